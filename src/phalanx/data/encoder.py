@@ -1,0 +1,449 @@
+"""Encoder: event-table columns -> category ids and scaled numbers, fitted on training rows alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import polars as pl
+from jaxtyping import Array, Float, Float32, Int, Int8, Int32
+
+from phalanx.data.events import EventTable, event_class_of
+from phalanx.data.features import TRANSFORMS, Feature, choose_features, group_of
+from phalanx.data.history import rolling_features
+from phalanx.data.rolling import ROLLING_COLUMNS
+from phalanx.errors import DataError, UsageError, unknown_name
+from phalanx.types import Column, ObservationSpec
+
+__all__ = ["MISSING", "UNSEEN", "CategoryColumn", "Encoded", "Encoder", "NumericColumn"]
+
+UNSEEN, MISSING = 0, 1
+"""Category ids of a value not seen in training and of an empty one; known values follow from 2."""
+
+_FIRST_KNOWN = 2
+_KIND_VALUES = 512
+_LIMIT = 8.0
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class CategoryColumn:
+    """A categorical column.
+
+    Attributes:
+        name: in the observation.
+        source: column of the event table.
+        transform: key of ``features.TRANSFORMS`` applied to its text.
+        group: sensor group.
+        values: known values, most frequent first; value ``i`` has id ``i + 2``.
+    """
+
+    name: str
+    source: str
+    transform: str
+    group: str
+    values: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of ids, those of unseen and missing values included."""
+        return len(self.values) + _FIRST_KNOWN
+
+
+@dataclass(frozen=True)
+class NumericColumn:
+    """A numeric column: ``clip((sign(x) log(1 + |x|) - mean) / std, -8, 8)``.
+
+    Attributes:
+        name: in the observation and in the event table.
+        group: sensor group.
+        mean: of the logarithm over the training rows.
+        std: of the logarithm over the training rows; 0 for a constant, which becomes 0.
+    """
+
+    name: str
+    group: str
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Rows of an event table as arrays, in the order asked for.
+
+    Attributes:
+        category: ids, one per categorical column.
+        numeric: scaled numbers followed by ``ROLLING_COLUMNS`` (where the encoder has them).
+        event_class: index into ``EVENT_CLASSES``.
+        subject: process, dense ids by first appearance in these rows.
+        parent: process id of the acting process's parent, -1 where there is none among these rows.
+        host: host, dense ids by first appearance.
+        time_s: time since the first timed row, in s, float32, non-decreasing: a row earlier than one before it, or without
+            time, takes the latest time so far. Tables without times count 1 s a row.
+        label: 1 malicious, 0 benign, -1 unknown.
+        campaign: index into ``campaigns``, -1 for none.
+        stage: index into ``stages``, -1 for none.
+        campaigns: names, of the whole table.
+        stages: names, of the whole table.
+    """
+
+    category: Int32[np.ndarray, "event column"]
+    numeric: Float32[np.ndarray, "event feature"]
+    event_class: Int32[np.ndarray, " event"]
+    subject: Int32[np.ndarray, " event"]
+    parent: Int32[np.ndarray, " event"]
+    host: Int32[np.ndarray, " event"]
+    time_s: Float32[np.ndarray, " event"]
+    label: Int8[np.ndarray, " event"]
+    campaign: Int32[np.ndarray, " event"]
+    stage: Int32[np.ndarray, " event"]
+    campaigns: tuple[str, ...] = ()
+    stages: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.subject)
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """What turns events into observations; the same class serves recorded tables and the simulator.
+
+    Attributes:
+        categories: categorical columns.
+        numbers: numeric columns.
+        rolling: whether ``ROLLING_COLUMNS`` follow the numeric columns.
+        scaling: ``log`` (see ``NumericColumn``), or ``max``: each number divided by the largest of the rows encoded
+            together, as the original does.
+        notes: what was left out and why.
+
+    Example:
+        >>> table = EventTable.of(pl.DataFrame({"time_ns": [0, 1, 2], "subject": ["p"] * 3, "kind": ["OPEN", "READ", "READ"]}))
+        >>> encoder = Encoder.fit(table, np.arange(3))
+        >>> encoder.encode(table).category[:, 0].tolist(), encoder.categories[0].values
+        ([3, 2, 2], ('READ', 'OPEN'))
+    """
+
+    categories: tuple[CategoryColumn, ...]
+    numbers: tuple[NumericColumn, ...]
+    rolling: bool = True
+    scaling: str = "log"
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def fit(
+        cls,
+        table: EventTable,
+        rows: Int[np.ndarray, " row"] | None = None,
+        *,
+        features: Sequence[str] | None = None,
+        max_values: int = 64,
+        scaling: str = "log",
+    ) -> "Encoder":
+        """Learns vocabulary and scale from the given rows alone; the label is read only to leave out its copies.
+
+        Args:
+            table: events.
+            rows: training rows; ``None``: all.
+            features: exactly these source columns (numbers as numbers, no rolling statistics); ``None``: the default.
+            max_values: known values of a categorical column (the kind keeps 512).
+            scaling: ``log`` or ``max``.
+
+        Raises:
+            UsageError: unknown features or scaling.
+            DataError: no rows, or no column that varies.
+        """
+        if scaling not in ("log", "max"):
+            raise unknown_name("scaling", scaling, ("log", "max"))
+        if max_values < 1:
+            raise UsageError(f"max_values={max_values}; expected at least 1")
+        rows = np.arange(len(table)) if rows is None else np.asarray(rows, np.int64)
+        if not len(rows):
+            raise DataError("no training rows to fit the encoder on. Check the split")
+        chosen = choose_features(table, rows, features, max_values)
+        frame, notes = table.frame[rows], list(chosen.notes)
+        categories = tuple(
+            _fit_category(frame, f, max_values, notes) for f in chosen.features if not f.numeric
+        )
+        numbers = tuple(_fit_number(frame, f) for f in chosen.features if f.numeric)
+        rolling = features is None and frame["subject"].n_unique() < frame.height
+        if features is None and not rolling:
+            notes.append("no rolling statistics: every subject has one row")
+        if features is None:
+            kept = [c for c in categories if c.values]
+            categories = tuple(kept)
+        if not categories and not numbers and not rolling:
+            raise DataError(
+                "no column of the training rows varies, so there is nothing to learn from. Name --features"
+            )
+        return cls(categories, numbers, rolling, scaling, tuple(notes))
+
+    @classmethod
+    def from_vocabulary(
+        cls,
+        categories: Mapping[str, Sequence[str]],
+        numbers: Mapping[str, tuple[float, float]],
+        *,
+        groups: Mapping[str, str] | None = None,
+        rolling: bool = True,
+    ) -> "Encoder":
+        """An encoder without fitted statistics, for the simulator's catalogue.
+
+        Args:
+            categories: column -> known values in id order; ``path_class`` and ``command_name`` read ``path`` and ``command``.
+            numbers: column -> (mean, std) of the logarithm.
+            groups: column -> sensor group, where it differs from ``group_of``.
+            rolling: whether rolling statistics follow.
+        """
+        groups = groups or {}
+        sources = {"path_class": "path", "command_name": "command"}
+        return cls(
+            tuple(
+                CategoryColumn(
+                    name,
+                    sources.get(name, name),
+                    name if name in sources else "none",
+                    groups.get(name, group_of(name)),
+                    tuple(values),
+                )
+                for name, values in categories.items()
+            ),
+            tuple(
+                NumericColumn(n, groups.get(n, group_of(n)), float(m), float(s))
+                for n, (m, s) in numbers.items()
+            ),
+            rolling,
+        )
+
+    def spec(self, n_entities: int, context: Sequence[Column] = ()) -> ObservationSpec:
+        """The observation's columns: categories, then numbers, rolling statistics and context.
+
+        Args:
+            n_entities: memory slots.
+            context: columns that the environment appends.
+        """
+        return ObservationSpec(
+            categorical=tuple(Column(c.name, c.group, c.size) for c in self.categories),
+            numeric=(
+                *(Column(c.name, c.group) for c in self.numbers),
+                *(ROLLING_COLUMNS if self.rolling else ()),
+                *context,
+            ),
+            n_entities=n_entities,
+        )
+
+    def category_lookup(self, column: str, values: Sequence[str]) -> Int[Array, " value"]:
+        """Ids of raw values of a column, as a table for ``table[index]`` inside jitted code.
+
+        Args:
+            column: name of a categorical column.
+            values: raw values (paths and commands before their reduction).
+        """
+        found = {c.name: c for c in self.categories}
+        if column not in found:
+            raise unknown_name("categorical column", column, found)
+        return jnp.asarray(
+            _category_ids(found[column], pl.Series(column, list(values), pl.String)), jnp.int32
+        )
+
+    def scale(self, raw: Float[Array, "*batch number"]) -> Float[Array, "*batch number"]:
+        """Scaled values of raw numbers, in the order of ``numbers``; NaN (missing) becomes 0. Jittable.
+
+        Only for ``scaling="log"``: ``max`` needs the rows that are encoded together.
+        """
+        return _scale(raw, self.numbers, jnp)
+
+    def encode(self, table: EventTable, rows: Int[np.ndarray, " row"] | None = None) -> Encoded:
+        """Encodes rows in the order given.
+
+        Columns that the table lacks count as missing (id 1, number 0); ``missing`` names them.
+
+        Args:
+            table: events.
+            rows: which, in which order; ``None``: all, in file order.
+
+        Raises:
+            DataError: the table has none of the encoder's columns.
+        """
+        absent = self.missing(table)
+        if absent and len(absent) == len(self.categories) + len(self.numbers):
+            raise DataError(
+                f"the event table has none of the columns that the encoder knows ({', '.join(absent)}); "
+                "it comes from another source than the training data. Pass data of the same format"
+            )
+        rows = np.arange(len(table)) if rows is None else np.asarray(rows, np.int64)
+        part = table.take(rows)
+        category, scaled = self.encode_columns(part)
+        subject, names = _dense(part.strings("subject"))
+        event_class = _by_unique(part.strings("kind"), event_class_of, pl.Int32)
+        time_s = _seconds(part.time_ns, table)
+        if self.rolling:
+            scaled = np.concatenate([scaled, rolling_features(subject, event_class, time_s)], axis=1)
+        known = {name: index for index, name in enumerate(names)}
+        campaign, campaigns = _named(table, part, "campaign")
+        stage, stages = _named(table, part, "stage")
+        return Encoded(
+            category=category,
+            numeric=scaled,
+            event_class=event_class,
+            subject=subject,
+            parent=_by_unique(
+                part.strings("parent"), lambda name: known.get(name, -1) if name else -1, pl.Int32
+            ),
+            host=_dense(part.strings("host"))[0],
+            time_s=time_s,
+            label=part.labels.copy(),
+            campaign=campaign,
+            stage=stage,
+            campaigns=campaigns,
+            stages=stages,
+        )
+
+    def encode_columns(
+        self, table: EventTable
+    ) -> tuple[Int32[np.ndarray, "event column"], Float32[np.ndarray, "event number"]]:
+        """Category ids and scaled numbers alone, without rolling statistics: what live events need."""
+        category = np.full((len(table), len(self.categories)), MISSING, np.int32)
+        for index, column in enumerate(self.categories):
+            if column.source in table.columns:
+                category[:, index] = _category_ids(column, table.frame[column.source].cast(pl.String))
+        raw = np.full((len(table), len(self.numbers)), np.nan, np.float32)
+        for index, number in enumerate(self.numbers):
+            if number.name in table.columns:
+                raw[:, index] = _raw_number(table.frame[number.name])
+        if self.scaling == "max" and len(table):
+            largest = np.nan_to_num(raw).max(axis=0)
+            return category, np.nan_to_num(raw / np.where(largest > 0, largest, 1.0)).astype(np.float32)
+        return category, _scale(raw, self.numbers, np)
+
+    def missing(self, table: EventTable) -> tuple[str, ...]:
+        """Columns that the encoder reads and the table does not have."""
+        sources = [c.source for c in self.categories] + [c.name for c in self.numbers]
+        return tuple(name for name in sources if name not in table.columns)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A dictionary for JSON; ``from_dict`` restores the encoder."""
+        return {"version": _VERSION, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> "Encoder":
+        """Restores what ``to_dict`` gave, also after a trip through JSON.
+
+        Raises:
+            DataError: the dictionary is no encoder of this version.
+        """
+        try:
+            if saved["version"] != _VERSION:
+                raise DataError(
+                    f"encoder of version {saved['version']}; expected {_VERSION}. Train the run again"
+                )
+            return cls(
+                tuple(
+                    CategoryColumn(**{**column, "values": tuple(column["values"])})
+                    for column in saved["categories"]
+                ),
+                tuple(NumericColumn(**column) for column in saved["numbers"]),
+                bool(saved["rolling"]),
+                saved["scaling"],
+                tuple(saved["notes"]),
+            )
+        except (KeyError, TypeError) as problem:
+            raise DataError(
+                f"damaged encoder in the run folder ({problem!r}). Restore it or train the run again"
+            ) from problem
+
+
+def _fit_category(frame: pl.DataFrame, feature: Feature, max_values: int, notes: list[str]) -> CategoryColumn:
+    text = _reduced(frame[feature.source].cast(pl.String).fill_null(""), feature.transform)
+    counts = (
+        text.filter(text != "")
+        .value_counts(name="times")
+        .sort(["times", text.name], descending=[True, False])
+    )
+    limit = max(max_values, _KIND_VALUES) if feature.source == "kind" else max_values
+    if counts.height > limit:
+        notes.append(
+            f"{feature.source}: the {limit} most frequent of {counts.height} values are known, the others unseen"
+        )
+    values = tuple(counts[text.name].head(limit).to_list())
+    return CategoryColumn(feature.name, feature.source, feature.transform, group_of(feature.source), values)
+
+
+def _fit_number(frame: pl.DataFrame, feature: Feature) -> NumericColumn:
+    raw = _raw_number(frame[feature.source])
+    logs = _signed_log(raw[np.isfinite(raw)], np).astype(np.float64)
+    mean, std = (float(logs.mean()), float(logs.std())) if len(logs) else (0.0, 0.0)
+    constant = not len(logs) or logs.min() == logs.max()
+    return NumericColumn(feature.name, group_of(feature.source), mean, 0.0 if constant else std)
+
+
+def _raw_number(series: pl.Series) -> Float32[np.ndarray, " event"]:
+    return series.cast(pl.Float64, strict=False).fill_null(np.nan).to_numpy().astype(np.float32)
+
+
+def _signed_log(raw: Any, xp: Any) -> Any:
+    return xp.sign(raw) * xp.log1p(xp.abs(raw))
+
+
+def _scale(raw: Any, numbers: Sequence[NumericColumn], xp: Any) -> Any:
+    """The numeric transform, for NumPy and JAX arrays alike."""
+    mean = xp.asarray([column.mean for column in numbers], xp.float32)
+    inverse = xp.asarray([1.0 / column.std if column.std > 0 else 0.0 for column in numbers], xp.float32)
+    scaled = xp.clip((_signed_log(raw, xp) - mean) * inverse, -_LIMIT, _LIMIT)
+    return xp.where(xp.isnan(scaled), xp.zeros_like(scaled), scaled)
+
+
+def _by_unique(series: pl.Series, function: Any, dtype: Any) -> Any:
+    """A Python function applied to each distinct text once."""
+    uniques = series.unique()
+    table = pl.DataFrame(
+        {"text": uniques, "value": pl.Series([function(text) for text in uniques], dtype=dtype)}
+    )
+    joined = pl.DataFrame({"text": series}).join(
+        table, on="text", how="left", maintain_order="left", nulls_equal=True
+    )
+    return joined["value"].to_numpy()
+
+
+def _reduced(text: pl.Series, transform: str) -> pl.Series:
+    function = TRANSFORMS[transform]
+    if function is None:
+        return text
+    return pl.Series(text.name, _by_unique(text, function, pl.String), pl.String)
+
+
+def _category_ids(column: CategoryColumn, text: pl.Series) -> Int32[np.ndarray, " event"]:
+    ids = {value: index + _FIRST_KNOWN for index, value in enumerate(column.values)} | {"": MISSING}
+    function = TRANSFORMS[column.transform] or str
+    return _by_unique(text.fill_null(""), lambda value: ids.get(function(value), UNSEEN), pl.Int32)
+
+
+def _dense(names: pl.Series) -> tuple[Int32[np.ndarray, " event"], list[str]]:
+    """Ids by first appearance, and the names in that order."""
+    uniques = names.unique(maintain_order=True).to_list()
+    ids = {name: index for index, name in enumerate(uniques)}
+    return _by_unique(names, ids.__getitem__, pl.Int32), uniques
+
+
+def _named(
+    table: EventTable, part: EventTable, column: str
+) -> tuple[Int32[np.ndarray, " event"], tuple[str, ...]]:
+    """Indices into the sorted names of the whole table, so that parts of it agree; -1 where empty."""
+    names = tuple(sorted(name for name in table.strings(column).unique().to_list() if name))
+    ids = {name: index for index, name in enumerate(names)}
+    return _by_unique(part.strings(column), lambda name: ids.get(name, -1), pl.Int32), names
+
+
+def _seconds(time_ns: Int[np.ndarray, " event"], table: EventTable) -> Float32[np.ndarray, " event"]:
+    """See ``Encoded.time_s``."""
+    if not len(time_ns):
+        return np.zeros(0, np.float32)
+    if not table.time_ns.any():
+        return np.arange(len(time_ns), dtype=np.float32)
+    timed = time_ns != 0 if not table.timed.all() else np.ones(len(time_ns), bool)
+    if not timed.any():
+        return np.zeros(len(time_ns), np.float32)
+    unit = 1.0 if table.order_only else 1e-9
+    start = time_ns[timed][0]
+    since = np.where(timed, (time_ns - start) * unit, 0.0)
+    return np.maximum.accumulate(np.maximum(since, 0.0)).astype(np.float32)

@@ -1,0 +1,204 @@
+"""Readers: any source -> event table, rows that cannot be used set aside with the reason.
+
+To add a format, write a module with a ``Reader`` (``matches`` on column names, ``convert`` to the contract's columns) and
+put it into ``READERS`` before ``generic``; a new file type is added to ``phalanx.data.files``.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from phalanx.data.events import EventTable
+from phalanx.data.files import ROW, Reject, atomic_path, load_frame
+from phalanx.data.readers.adfa import ADFA, TRACE_COLUMNS, join_traces
+from phalanx.data.readers.base import Part, Reader, finish
+from phalanx.data.readers.darpa import DARPA
+from phalanx.data.readers.generic import GENERIC, ColumnMap, convert_generic, read_map
+from phalanx.data.readers.nsl_kdd import NSL_KDD
+from phalanx.data.readers.phalanx import PHALANX
+from phalanx.data.readers.zeek import ZEEK
+from phalanx.errors import DataError, unknown_name
+
+__all__ = ["READERS", "IngestReport", "Ingested", "ingest", "read_events"]
+
+READERS: Mapping[str, Reader] = {
+    reader.name: reader for reader in (PHALANX, DARPA, ADFA, NSL_KDD, ZEEK, GENERIC)
+}
+"""Formats by name; ``auto`` takes the first whose columns match."""
+
+_DATA_SUFFIXES = (
+    ".parquet",
+    ".arrow",
+    ".feather",
+    ".ipc",
+    ".csv",
+    ".tsv",
+    ".ndjson",
+    ".jsonl",
+    ".log",
+    ".gz",
+)
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What was read.
+
+    Attributes:
+        table: the good rows of all sources, in the order given.
+        rejects: the bad rows.
+        notes: what was filled in or decided, and from which source.
+        formats: the reader that took each source.
+    """
+
+    table: EventTable
+    rejects: tuple[Reject, ...]
+    notes: tuple[str, ...]
+    formats: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class IngestReport:
+    """What ``ingest`` wrote.
+
+    Attributes:
+        out: file of the event table.
+        rows: events in it.
+        rejects_file: file of the rejects, ``None`` where no row was bad.
+        rejected: rows in it.
+        notes: as in ``Ingested``.
+        formats: as in ``Ingested``.
+    """
+
+    out: Path
+    rows: int
+    rejects_file: Path | None
+    rejected: int
+    notes: tuple[str, ...]
+    formats: tuple[str, ...]
+
+
+def read_events(
+    sources: str | Path | Sequence[str | Path],
+    *,
+    format: str = "auto",
+    label: str | None = None,
+    mapping: Mapping[str, Any] | str | Path | ColumnMap | None = None,
+) -> Ingested:
+    """Reads one or more sources into one event table.
+
+    Args:
+        sources: files or folders; ADFA-LD's two files may be given together or as their folder.
+        format: a name of ``READERS``, or ``auto``.
+        label: source column that holds the truth, instead of the reader's own choice.
+        mapping: contract column -> source column (a JSON or TOML file or a dictionary); makes ``auto`` read ``generic``.
+
+    Raises:
+        UsageError: an unknown format.
+        DataError: a file that cannot be used as a whole; it names the file, the reason and the remedy.
+    """
+    if format != "auto" and format not in READERS:
+        raise unknown_name("format", format, ["auto", *READERS])
+    column_map = read_map(mapping)
+    if column_map is not None and format == "auto":
+        format = GENERIC.name
+    paths = [Path(sources)] if isinstance(sources, str | Path) else [Path(source) for source in sources]
+    parts, rejects = _load(_expand(paths))
+    frames, notes, formats, offset = [], [], [], 0
+    for part in parts:
+        names = set(part.frame.columns)
+        reader = (
+            READERS[format] if format != "auto" else next(r for r in READERS.values() if r.matches(names))
+        )
+        if not reader.matches(names):
+            listed = ", ".join(name for name in part.frame.columns if name != ROW)
+            raise DataError(
+                f"{part.source}: not of the format {reader.name!r}; it has: {listed}. Pass --format auto"
+            )
+        converted = convert_generic(part, column_map) if reader is GENERIC else reader.convert(part)
+        frame, bad, said = finish(converted, label, offset=offset)
+        frames.append(EventTable.of(frame).frame)
+        rejects += bad
+        notes += said
+        formats.append(reader.name)
+        offset += part.frame.height
+    return Ingested(EventTable.of(_concatenate(frames)), tuple(rejects), tuple(notes), tuple(formats))
+
+
+def ingest(
+    sources: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    format: str = "auto",
+    label: str | None = None,
+    mapping: Mapping[str, Any] | str | Path | ColumnMap | None = None,
+) -> IngestReport:
+    """Reads sources and writes the event table, and the bad rows to ``<stem>.rejects.jsonl`` beside it.
+
+    Both files appear whole or not at all; a rejects file of an earlier run is removed where no row is bad.
+
+    Raises:
+        UsageError: an unknown format, or an ``out`` whose suffix names no file type.
+        DataError: see ``read_events``.
+    """
+    out = Path(out)
+    read = read_events(sources, format=format, label=label, mapping=mapping)
+    stem = Path(out.name.removesuffix(".gz")).stem
+    rejects_file = out.with_name(f"{stem}.rejects.jsonl")
+    read.table.write(out)
+    if read.rejects:
+        with atomic_path(rejects_file) as temporary:
+            lines = (json.dumps(asdict(reject), ensure_ascii=False) for reject in read.rejects)
+            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")
+    else:
+        rejects_file.unlink(missing_ok=True)
+    written = rejects_file if read.rejects else None
+    return IngestReport(out, len(read.table), written, len(read.rejects), read.notes, read.formats)
+
+
+def _expand(paths: Sequence[Path]) -> list[Path]:
+    """Folders become their data files, by name."""
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(
+                file
+                for file in path.iterdir()
+                if file.is_file()
+                and file.suffix in _DATA_SUFFIXES
+                and not file.name.endswith(".rejects.jsonl")
+            )
+            if not inside:
+                raise DataError(
+                    f"{path}: no data file in this folder; expected one of: {', '.join(_DATA_SUFFIXES)}"
+                )
+            files += inside
+        else:
+            files.append(path)
+    if not files:
+        raise DataError("no source given; name at least one file")
+    return files
+
+
+def _load(paths: Sequence[Path]) -> tuple[list[Part], list[Reject]]:
+    """Loads all files and joins ADFA-LD's table of traces with its calls."""
+    parts, rejects = [], []
+    for path in paths:
+        loaded = load_frame(path)
+        parts.append(Part(str(path), loaded.frame))
+        rejects += loaded.rejects
+    traces = [p for p in parts if set(p.frame.columns) >= TRACE_COLUMNS and "syscall" not in p.frame.columns]
+    calls = [p for p in parts if ADFA.matches(set(p.frame.columns)) and "attack_type" not in p.frame.columns]
+    if len(traces) == 1 and calls:
+        joined = {p.source: join_traces(traces[0], p) for p in calls}
+        parts = [joined[p.source] if p.source in joined else p for p in parts if p is not traces[0]]
+    return parts, rejects
+
+
+def _concatenate(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """All rows, all columns; a column of different types becomes the wider one."""
+    return frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal_relaxed")
