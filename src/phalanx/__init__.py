@@ -1,0 +1,1 @@
+"""phalanx: a committee of reinforcement-learning agents that guards hosts."""

@@ -1,0 +1,56 @@
+"""What can go wrong, in words: one exception family with the exit code each error leads to."""
+
+__all__ = [
+    "DataError",
+    "ExtraMissingError",
+    "PhalanxError",
+    "RunError",
+    "UsageError",
+    "unknown_name",
+]
+
+
+class PhalanxError(Exception):
+    """Base of every error phalanx raises on purpose.
+
+    The message names what came, where, what is allowed and what to do.
+    """
+
+    exit_code = 1
+
+
+class UsageError(PhalanxError):
+    """A flag, a name or a combination of settings that cannot work."""
+
+    exit_code = 2
+
+
+class ExtraMissingError(UsageError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package!r}, which is not installed. "
+            f"Install it with: pip install 'phalanx[{extra}]'"
+        )
+
+
+class DataError(PhalanxError):
+    """A file or a table that is not what it should be."""
+
+    exit_code = 3
+
+
+class RunError(DataError):
+    """A run folder that is missing, damaged or of another version."""
+
+
+def unknown_name(what: str, name: object, choices: object) -> UsageError:
+    """The error for a name that is not among the choices, which it lists.
+
+    Example:
+        >>> str(unknown_name("normalizer", "pop", ["none", "popart"]))
+        "unknown normalizer 'pop'; choose one of: none, popart"
+    """
+    listed = ", ".join(str(choice) for choice in choices)  # type: ignore[attr-defined]
+    return UsageError(f"unknown {what} {name!r}; choose one of: {listed}")

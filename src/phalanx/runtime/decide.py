@@ -1,0 +1,149 @@
+"""The decision path: policy -> votes -> verdict. Rollouts, evaluation and serving all go through ``decide_events``.
+
+Each event is answered in three steps: every member reads its process's memory and computes its policy; every member
+votes; the committee's rule turns the votes received into the verdict.
+"""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from phalanx.agents.memory import MemoryReads, MemoryTable, read, write
+from phalanx.agents.network import Network, cell_step, encode_events, event_vector, policy_and_value
+from phalanx.agents.normalizer import NormalizerState, denormalize
+from phalanx.committee.voting import tally, verdict_of
+from phalanx.types import Decision, Observation, ObservationSpec, Verdict
+
+__all__ = ["Ballot", "Committee", "Opinion", "Tamper", "consult", "decide_events", "settle", "vote"]
+
+Ballot = tuple[Int[Array, "env member"], Bool[Array, "env member"]]
+Tamper = Callable[[Ballot, PRNGKeyArray], Ballot]
+
+
+class Committee(eqx.Module):
+    """Members that decide together.
+
+    Attributes:
+        networks: parameters, stacked along a member axis.
+        masks: sensor view of each member over the event vector.
+        normalizers: value statistics of each member.
+        spec: what the members observe.
+        f: faults tolerated.
+    """
+
+    networks: Network
+    masks: Float[Array, "member input"]
+    normalizers: NormalizerState
+    spec: ObservationSpec = eqx.field(static=True)
+    f: int = eqx.field(static=True)
+
+    @property
+    def n_members(self) -> int:
+        """Number of members."""
+        return self.masks.shape[0]
+
+
+class Opinion(eqx.Module):
+    """What the members think of an event, before they vote.
+
+    Attributes:
+        vector: the event vector.
+        log_probs: log-probabilities of the four verdicts.
+        value: V in reward units.
+        reads: where the memories came from.
+    """
+
+    vector: Float[Array, "env input"]
+    log_probs: Float[Array, "member env verdict"]
+    value: Float[Array, "member env"]
+    reads: MemoryReads
+
+
+def consult(
+    committee: Committee, table: MemoryTable, observation: Observation
+) -> tuple[Opinion, Float[Array, "member env memory"]]:
+    """Every member's policy and value on one event per environment, and the memories after it."""
+    vector = event_vector(committee.spec, observation)
+    memories, reads = read(table, observation)
+    encoded, gates = jax.vmap(encode_events, in_axes=(0, 0, None))(committee.networks, committee.masks, vector)
+    if memories.shape[-1]:
+        memories = jax.vmap(cell_step)(committee.networks, gates, memories)
+    logits, emitted = jax.vmap(policy_and_value)(committee.networks, encoded, memories)
+    value = jax.vmap(denormalize)(committee.normalizers, emitted)
+    return Opinion(vector, jax.nn.log_softmax(logits), value, reads), memories
+
+
+def vote(
+    log_probs: Float[Array, "*batch verdict"],
+    *,
+    key: PRNGKeyArray | None = None,
+    threshold: Float[Array, ""] | float | None = None,
+) -> Int[Array, "*batch"]:
+    """A member's vote.
+
+    With a key it is drawn from the policy. With a threshold it is the likeliest verdict among alert, block and
+    quarantine where P(verdict >= alert) exceeds the threshold, else allow. With neither it is the likeliest verdict.
+
+    Args:
+        log_probs: log-probabilities of the four verdicts.
+        key: for drawing.
+        threshold: on P(verdict >= alert), in [0, 1].
+    """
+    if key is not None:
+        return jax.random.categorical(key, log_probs).astype(jnp.int32)
+    if threshold is None:
+        return jnp.argmax(log_probs, axis=-1).astype(jnp.int32)
+    act = 1.0 - jnp.exp(log_probs[..., Verdict.ALLOW]) > threshold
+    likeliest = 1 + jnp.argmax(log_probs[..., Verdict.ALERT :], axis=-1)
+    return jnp.where(act, likeliest, int(Verdict.ALLOW)).astype(jnp.int32)
+
+
+def settle(
+    votes: Int[Array, "env member"],
+    received: Bool[Array, "env member"],
+    score: Float[Array, " env"],
+    f: int,
+) -> Decision:
+    """The committee's decision on the votes received."""
+    tallied = jax.vmap(tally)(votes, received)
+    return Decision(
+        action=jax.vmap(lambda row: verdict_of(row, f))(tallied),
+        votes=votes,
+        tally=tallied,
+        quorum=tallied[:, Verdict.ALLOW] >= 2 * f + 1,
+        score=score,
+    )
+
+
+def decide_events(
+    committee: Committee,
+    table: MemoryTable,
+    observation: Observation,
+    step: Int[Array, ""],
+    *,
+    key: PRNGKeyArray | None = None,
+    threshold: Float[Array, ""] | float | None = None,
+    tamper: Tamper | None = None,
+) -> tuple[MemoryTable, Decision, Opinion]:
+    """Decides one event per environment.
+
+    Args:
+        committee: who decides.
+        table: memories; the acting processes' are updated.
+        observation: the events.
+        step: number of the step in the current rollout, for the memory's bookkeeping.
+        key: draws the votes from the policies (training); without it they are the likeliest or thresholded ones.
+        threshold: operating point, see ``vote``.
+        tamper: what faulty members do to the ballot; it takes a key, so ``key`` must then be given too.
+    """
+    opinion, memories = consult(committee, table, observation)
+    table = write(table, observation.entity, memories, step)
+    votes = vote(opinion.log_probs, key=key if tamper is None else None, threshold=threshold).T
+    received = jnp.ones_like(votes, bool)
+    if tamper is not None and key is not None:
+        votes, received = tamper((votes, received), key)
+    score = 1.0 - jnp.exp(opinion.log_probs[..., Verdict.ALLOW]).mean(axis=0)
+    return table, settle(votes, received, score, committee.f), opinion

@@ -1,0 +1,229 @@
+"""One training iteration: rollout, credit, targets, statistics, update; a pure function of the training state."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from phalanx.agents.credit import member_rewards
+from phalanx.agents.network import NetworkConfig, init_network, sensor_mask, vector_size
+from phalanx.agents.normalizer import (
+    NormalizerState,
+    init_normalizer,
+    normalize,
+    on_floor,
+    rescale_head,
+    scale,
+    update_normalizer,
+)
+from phalanx.agents.ppo import Batch, LossReport, PPOConfig, make_optimizer, standardize, update
+from phalanx.agents.targets import Targets, gae, monte_carlo
+from phalanx.envs.base import Environment
+from phalanx.runtime.decide import Committee
+from phalanx.runtime.rollout import Rollout, World, collect, init_world
+from phalanx.types import Verdict
+
+__all__ = ["LearnerConfig", "TrainState", "init_train_state", "iterate"]
+
+
+@dataclass(frozen=True)
+class LearnerConfig:
+    """Everything an iteration depends on beside the environment.
+
+    Attributes:
+        f: faults tolerated.
+        views: sensor view of each member; its length is the size of the committee.
+        n_envs: environments side by side.
+        steps: steps of a rollout, per environment.
+        iterations: of the whole run; schedules run over it.
+        gamma, lam: discount and lambda.
+        returns: gae or monte_carlo.
+        normalizer: none, batch, running or popart.
+        horizon: rollouts that popart remembers.
+        credit: scheme of ``agents.credit``.
+        reward_scale: factor on every reward.
+        network, ppo: sizes and update.
+    """
+
+    f: int
+    views: tuple[str, ...]
+    n_envs: int
+    steps: int
+    iterations: int
+    gamma: float
+    lam: float
+    returns: str
+    normalizer: str
+    horizon: float
+    credit: str
+    reward_scale: float
+    network: NetworkConfig
+    ppo: PPOConfig
+
+    @property
+    def optimizer(self) -> optax.GradientTransformation:
+        """Adam with its schedule over the run's updates."""
+        return make_optimizer(self.ppo, self.iterations * self.ppo.epochs * self.ppo.minibatches)
+
+
+class TrainState(eqx.Module):
+    """All that changes in training; a checkpoint holds it whole.
+
+    Attributes:
+        committee: parameters, views and value statistics.
+        opt_state: of each member's optimiser.
+        world: environments and memories.
+        key: of the next iteration's randomness.
+        iteration: iterations done.
+    """
+
+    committee: Committee
+    opt_state: Any
+    world: World
+    key: PRNGKeyArray
+    iteration: Int[Array, ""]
+
+
+def init_train_state(env: Environment, config: LearnerConfig, key: PRNGKeyArray) -> TrainState:
+    """Fresh members in fresh environments."""
+    key_members, key_world, key = jax.random.split(key, 3)
+    n_members = len(config.views)
+    n_inputs = vector_size(env.spec)
+    networks = jax.vmap(lambda k: init_network(k, n_inputs, config.network))(jax.random.split(key_members, n_members))
+    committee = Committee(
+        networks=networks,
+        masks=jnp.stack([sensor_mask(env.spec, view) for view in config.views]),
+        normalizers=jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (n_members,)), init_normalizer()),
+        spec=env.spec,
+        f=config.f,
+    )
+    return TrainState(
+        committee=committee,
+        opt_state=jax.vmap(config.optimizer.init)(networks),
+        world=init_world(env, committee, config.n_envs, config.network.memory_size, key_world),
+        key=key,
+        iteration=jnp.zeros((), jnp.int32),
+    )
+
+
+def iterate(env: Environment, config: LearnerConfig, state: TrainState) -> tuple[TrainState, dict[str, Array]]:
+    """One iteration.
+
+    Returns:
+        The next state and the iteration's metrics: scalars, and arrays with one entry a member.
+    """
+    key_rollout, key_update, key_next = jax.random.split(state.key, 3)
+    progress = state.iteration.astype(jnp.float32) / config.iterations
+    world, rollout = collect(
+        env, state.committee, state.world, key_rollout, steps=config.steps, dictator=config.credit == "dictator"
+    )
+    rewards = config.reward_scale * member_rewards(
+        config.credit,
+        reward=rollout.reward,
+        credit=rollout.credit,
+        votes=rollout.votes,
+        verdict=rollout.action,
+        f=config.f,
+        progress=progress,
+    )
+    targets = jax.vmap(lambda r, v, n: _targets(config, r, v, n, rollout), in_axes=(2, 1, 1))(
+        rewards, rollout.value, rollout.next_value
+    )
+    committee, scaled_targets = _follow_targets(config, state.committee, targets.value_targets)
+    batch = Batch(
+        vectors=rollout.vectors,
+        reads=rollout.reads,
+        initial=rollout.initial,
+        votes=jnp.moveaxis(rollout.votes, -1, 0),
+        log_prob=jnp.moveaxis(rollout.log_prob, 1, 0),
+        advantages=jax.vmap(standardize)(targets.advantages),
+        targets=scaled_targets,
+    )
+    networks, opt_state, reports = update(
+        committee.networks,
+        state.opt_state,
+        committee.masks,
+        batch,
+        key_update,
+        config=config.ppo,
+        optimizer=config.optimizer,
+    )
+    metrics = _metrics(rollout, targets, committee.normalizers, reports, jnp.moveaxis(rollout.value, 1, 0))
+    committee = eqx.tree_at(lambda c: c.networks, committee, networks)
+    return TrainState(committee, opt_state, world, key_next, state.iteration + 1), metrics
+
+
+def _targets(config: LearnerConfig, rewards: Array, values: Array, next_values: Array, rollout: Rollout) -> Targets:
+    targets = gae(
+        rewards, values, next_values, rollout.terminated, rollout.truncated, gamma=config.gamma, lam=config.lam
+    )
+    if config.returns == "gae":
+        return targets
+    returns = monte_carlo(rewards, next_values, rollout.terminated, rollout.truncated, gamma=config.gamma)
+    return Targets(returns - values, returns)
+
+
+def _follow_targets(
+    config: LearnerConfig, committee: Committee, value_targets: Float[Array, "member time env"]
+) -> tuple[Committee, Float[Array, "member time env"]]:
+    """Updates the value statistics, preserves V under popart, and expresses the targets in the critic's units."""
+    old = committee.normalizers
+    new = jax.vmap(lambda s, t: update_normalizer(config.normalizer, s, t, config.horizon))(old, value_targets)
+    if config.normalizer == "popart":
+        networks = committee.networks
+        weight, bias = jax.vmap(rescale_head)(networks.value_weight, networks.value_bias, old, new)
+        first = old.count == 0  # the first statistics are taken as they are: the head still emits zero, which is now the mean
+        weight = jnp.where(first[:, None], networks.value_weight, weight)
+        bias = jnp.where(first, networks.value_bias, bias)
+        networks = eqx.tree_at(lambda n: (n.value_weight, n.value_bias), networks, (weight, bias))
+        committee = eqx.tree_at(lambda c: c.networks, committee, networks)
+    committee = eqx.tree_at(lambda c: c.normalizers, committee, new)
+    return committee, jax.vmap(normalize)(new, value_targets)
+
+
+def _metrics(
+    rollout: Rollout,
+    targets: Targets,
+    normalizers: NormalizerState,
+    reports: LossReport,
+    values: Float[Array, "member time env"],
+) -> dict[str, Array]:
+    """Metrics of CONTRACT's names; arrays hold one entry a member."""
+    axes = (1, 2)
+    residual = jnp.var(targets.value_targets - values, axis=axes)
+    spread = jnp.var(targets.value_targets, axis=axes)
+    votes = jnp.moveaxis(rollout.votes, -1, 0)
+    ended = rollout.done
+    n_ended = ended.sum(dtype=jnp.float32)
+    episode_reward = jnp.where(ended, rollout.episode_reward, 0.0).sum() / n_ended
+    malicious, benign = rollout.truth.label == 1, rollout.truth.label == 0
+    answered = rollout.action >= Verdict.ALERT
+    metrics = {
+        "loss/value": reports.value.mean(axis=0),
+        "loss/policy": reports.policy.mean(axis=0),
+        "value/explained_variance": 1.0 - residual / spread,
+        "value/target_mean": targets.value_targets.mean(axis=axes),
+        "value/target_std": jnp.sqrt(spread),
+        "value/scale": jax.vmap(scale)(normalizers),
+        "value/on_floor": jax.vmap(on_floor)(normalizers).astype(jnp.float32),
+        "policy/entropy": reports.entropy.mean(axis=0),
+        "policy/approx_kl": reports.approx_kl.mean(axis=0),
+        "policy/clip_fraction": reports.clipped.mean(axis=0),
+        "policy/first_ratio_error": reports.ratio_error[0],
+        "policy/pivotal_rate": rollout.pivotal.mean(axis=(0, 1), dtype=jnp.float32),
+        "reward/step": rollout.reward.mean(),
+        "reward/episode": jnp.where(n_ended > 0, episode_reward, jnp.nan),
+        "committee/agreement": (rollout.votes.max(axis=-1) == rollout.votes.min(axis=-1)).mean(dtype=jnp.float32),
+        "committee/recall": (answered & malicious).sum() / malicious.sum(),
+        "committee/false_alarm_rate": (answered & benign).sum() / benign.sum(),
+        "data/base_rate": malicious.mean(dtype=jnp.float32),
+    }
+    for verdict in Verdict:
+        name = verdict.name.lower()
+        metrics[f"policy/rate_{name}"] = (votes == verdict).mean(axis=axes, dtype=jnp.float32)
+        metrics[f"committee/rate_{name}"] = (rollout.action == verdict).mean(dtype=jnp.float32)
+    return metrics

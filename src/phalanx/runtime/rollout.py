@@ -1,0 +1,162 @@
+"""Rollouts: the committee and its environments, step by step, in one scan."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from phalanx.agents.credit import DICTATOR_SHARE
+from phalanx.agents.memory import MemoryReads, MemoryTable, clear, init_memory, initial_memories, link_reads, start_rollout
+from phalanx.committee.voting import pivotal
+from phalanx.envs.base import Environment, auto_reset_step
+from phalanx.runtime.decide import Committee, consult, decide_events
+from phalanx.types import Observation, Score, Truth
+
+__all__ = ["Rollout", "World", "collect", "init_world"]
+
+
+class World(eqx.Module):
+    """A batch of running environments and what the committee remembers of them.
+
+    Attributes:
+        env_state: state of each environment.
+        observation: the event that waits for a verdict in each.
+        table: memories per process.
+        episode_reward: sum of the committee's reward in the running episode.
+    """
+
+    env_state: Any
+    observation: Observation
+    table: MemoryTable
+    episode_reward: Float[Array, " env"]
+
+
+class Rollout(eqx.Module):
+    """What happened in T steps of E environments.
+
+    Attributes:
+        vectors, reads, initial: what the members saw and remembered (see ``agents.ppo.Batch``).
+        votes, log_prob: each member's vote and its log-probability.
+        value: V of each event, in reward units.
+        next_value: V of the event that follows; of the old episode's final observation where the episode was cut.
+        action: the committee's verdict.
+        pivotal: whether another vote of this member would have changed the verdict.
+        reward, credit, terminated, truncated, truth: see ``types.TimeStep``.
+        score: the episode's totals at each step.
+        episode_reward: the committee's reward summed over the episode so far.
+    """
+
+    vectors: Float[Array, "time env input"]
+    reads: MemoryReads
+    initial: Float[Array, "member time env memory"]
+    votes: Int[Array, "time env member"]
+    log_prob: Float[Array, "time member env"]
+    value: Float[Array, "time member env"]
+    next_value: Float[Array, "time member env"]
+    action: Int[Array, "time env"]
+    pivotal: Bool[Array, "time env member"]
+    reward: Float[Array, "time env"]
+    credit: Float[Array, "time env verdict"]
+    terminated: Bool[Array, "time env"]
+    truncated: Bool[Array, "time env"]
+    truth: Truth
+    score: Score
+    episode_reward: Float[Array, "time env"]
+
+    @property
+    def done(self) -> Bool[Array, "time env"]:
+        """Whether the episode ended at the step."""
+        return self.terminated | self.truncated
+
+
+def init_world(env: Environment, committee: Committee, n_envs: int, memory_size: int, key: PRNGKeyArray) -> World:
+    """Fresh environments with blank memory."""
+    env_state, observation = jax.vmap(env.reset)(jax.random.split(key, n_envs))
+    table = init_memory(committee.n_members, n_envs, env.spec.n_entities, memory_size)
+    return World(env_state, observation, table, jnp.zeros(n_envs, jnp.float32))
+
+
+def collect(
+    env: Environment, committee: Committee, world: World, key: PRNGKeyArray, *, steps: int, dictator: bool = False
+) -> tuple[World, Rollout]:
+    """Lets the committee act with sampled votes for a number of steps.
+
+    Args:
+        env: the environment.
+        committee: its parameters and statistics stay what they are.
+        world: where the environments stand.
+        key: draws votes and the environments' chances.
+        steps: T.
+        dictator: in 20 % of the steps a random member's vote is the verdict.
+    """
+    n_envs = world.episode_reward.shape[0]
+    received = jnp.ones(committee.n_members, bool)
+
+    def step(world: World, inputs: tuple[Array, PRNGKeyArray]) -> tuple[World, dict[str, Any]]:
+        t, key = inputs
+        key_votes, key_env, key_dictator = jax.random.split(key, 3)
+        source, entity = world.observation.source, world.observation.entity
+        table, decision, opinion = decide_events(committee, world.table, world.observation, t, key=key_votes)
+        action = decision.action
+        if dictator:
+            chance, member = jax.random.uniform(key_dictator, (2, n_envs))
+            member = (member * committee.n_members).astype(jnp.int32)
+            ruler = jnp.take_along_axis(decision.votes, member[:, None], axis=1)[:, 0]
+            action = jnp.where(chance < DICTATOR_SHARE, ruler, action)
+        env_state, time_step = jax.vmap(auto_reset_step, in_axes=(None, 0, 0, 0))(
+            env, world.env_state, action, jax.random.split(key_env, n_envs)
+        )
+        cut_value = _value_of_cuts(committee, table, time_step.final_observation, time_step.truncated)
+        episode_reward = world.episode_reward + time_step.reward
+        log_prob = jnp.take_along_axis(opinion.log_probs, decision.votes.T[..., None], axis=-1)[..., 0]
+        record = {
+            "vectors": opinion.vector,
+            "reads": opinion.reads,
+            "votes": decision.votes,
+            "log_prob": log_prob,
+            "value": opinion.value,
+            "next_value": cut_value,
+            "action": action,
+            "pivotal": jax.vmap(lambda votes: pivotal(votes, received, committee.f))(decision.votes),
+            "reward": time_step.reward,
+            "credit": time_step.credit,
+            "terminated": time_step.terminated,
+            "truncated": time_step.truncated,
+            "truth": time_step.truth,
+            "score": time_step.score,
+            "episode_reward": episode_reward,
+            "source": source,
+            "own": source == entity,
+        }
+        world = World(
+            env_state=env_state,
+            observation=time_step.observation,
+            table=clear(table, time_step.done),
+            episode_reward=jnp.where(time_step.done, 0.0, episode_reward),
+        )
+        return world, record
+
+    world = eqx.tree_at(lambda w: w.table, world, start_rollout(world.table))
+    start = world.table
+    world, record = jax.lax.scan(step, world, (jnp.arange(steps), jax.random.split(key, steps)))
+    last = consult(committee, world.table, world.observation)[0].value
+    following = jnp.concatenate([record["value"][1:], last[None]])
+    record["next_value"] = jnp.where(record["truncated"][:, None], record["next_value"], following)
+    record["reads"] = link_reads(record["reads"], record.pop("own"))
+    source = record.pop("source")
+    initial = jax.vmap(initial_memories, in_axes=(0, None))(start.cells, source)
+    return world, Rollout(initial=initial, **record)
+
+
+def _value_of_cuts(
+    committee: Committee, table: MemoryTable, final: Observation, truncated: Bool[Array, " env"]
+) -> Float[Array, "member env"]:
+    """V of the final observations, with the memory before the reset; computed only where an episode was cut."""
+    shape = (committee.n_members, truncated.shape[0])
+    return jax.lax.cond(
+        truncated.any(),
+        lambda: consult(committee, table, final)[0].value,
+        lambda: jnp.zeros(shape, jnp.float32),
+    )
