@@ -1,11 +1,13 @@
 """What the four verdicts do, defined once for the simulator and for replay.
 
 - allow: the event happens.
-- alert: it happens, and a ticket goes to the analysts (capacity, service time); a closed ticket on a malicious process contains it.
+- alert: it happens, and a ticket goes to the analysts (capacity, service time); a closed ticket on a malicious process
+  contains it.
 - block: this event is denied; the process goes on.
 - quarantine: this event is denied, and the process and its descendants fall silent until the time to live has passed.
 
-The environment supplies the truth, the damage and the process tree; this module keeps the silence, the tickets and the costs.
+The environment supplies the truth, the damage and the process tree; this module keeps the silence, the tickets and the
+costs.
 """
 
 from dataclasses import dataclass
