@@ -1,0 +1,70 @@
+"""``phalanx evaluate``: a trained run, measured."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from phalanx.cli_command import parse
+from phalanx.errors import UsageError
+
+__all__ = ["Evaluate", "command"]
+
+Adversary = Literal["flip", "random", "targeted", "collude", "worst-case", "silent", "sleeper", "omit"]
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measures a trained run: detection with its verdicts logged only, response with its verdicts applied.
+
+    The result is printed and kept in the run's eval.json; with several seeds it holds the means and a line for each.
+
+    Example: phalanx evaluate runs/first --faulty 1 --adversary collude --json
+    """
+
+    run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder that `phalanx train` wrote."""
+    data: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Recorded events to measure detection on; the test part of the run's own data unless given."""
+    episodes: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Episodes of the response; the run's own default unless given."""
+    faulty: int = 0
+    """Members that lie or fail."""
+    adversary: Adversary | None = None
+    """What the faulty members do."""
+    positive: Literal["alert", "restrict"] = "alert"
+    """Least verdict that counts as a detection: alert, or restrict (block)."""
+    seed: int = 0
+    """Seed of all randomness."""
+    json: bool = False
+    """Print the result as one JSON object."""
+
+    def run(self) -> dict[str, Any]:
+        """Evaluates and returns every figure."""
+        if self.faulty < 0:
+            raise UsageError(f"--faulty {self.faulty}: expected 0 or more")
+        if bool(self.faulty) != (self.adversary is not None):
+            raise UsageError("--faulty K and --adversary NAME belong together: give both, or neither")
+        if self.episodes is not None and self.episodes < 1:
+            raise UsageError(f"--episodes {self.episodes}: expected 1 or more")
+        from phalanx.runtime.compile_cache import use_compile_cache
+        from phalanx.runtime.evaluate import evaluate
+
+        use_compile_cache()
+        given = {} if self.episodes is None else {"episodes": self.episodes}
+        return evaluate(
+            self.run_dir,
+            data=self.data,
+            seed=self.seed,
+            faulty=self.faulty,
+            adversary=self.adversary,
+            positive=self.positive,
+            **given,
+        )
+
+
+def command(arguments: Sequence[str]) -> Evaluate:
+    """The command that the arguments ask for."""
+    return parse(Evaluate, "evaluate", arguments)
