@@ -4,6 +4,7 @@ Half-dozen-seed results scatter, so a claim carries an interval and its worst se
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -117,7 +118,7 @@ def summary(
     level: float = 0.95,
     resamples: int = 10_000,
     seed: int = 0,
-) -> dict[str, float | int | None]:
+) -> dict[str, Any]:
     """One metric over seeds: mean, interquartile mean with its interval, the minimum and the number of seeds.
 
     Args:
@@ -152,7 +153,7 @@ def paired_difference(
     level: float = 0.95,
     resamples: int = 10_000,
     seed: int = 0,
-) -> dict[str, float | int | None]:
+) -> dict[str, Any]:
     """Summary of ``after - before`` seed by seed: pairs share a seed, so its luck cancels.
 
     A pair with an undefined side is left out and counted as missing. ``min`` is the seed that gained least.
