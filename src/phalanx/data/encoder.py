@@ -9,66 +9,30 @@ import numpy as np
 import polars as pl
 from jaxtyping import Array, Float, Float32, Int, Int8, Int32
 
+from phalanx.data.columns import (
+    MISSING,
+    CategoryColumn,
+    NumericColumn,
+    by_unique,
+    category_ids,
+    fit_category,
+    fit_number,
+    raw_number,
+    scale_numbers,
+)
 from phalanx.data.events import EventTable, event_class_of
-from phalanx.data.features import TRANSFORMS, Feature, choose_features, group_of
+from phalanx.data.features import choose_features, group_of
 from phalanx.data.history import rolling_features
 from phalanx.data.rolling import ROLLING_COLUMNS
 from phalanx.errors import DataError, UsageError, unknown_name
 from phalanx.types import Column, ObservationSpec
 
-__all__ = ["MISSING", "UNSEEN", "CategoryColumn", "Encoded", "Encoder", "NumericColumn"]
+__all__ = ["Encoded", "Encoder"]
 
-UNSEEN, MISSING = 0, 1
-"""Category ids of a value not seen in training and of an empty one; known values follow from 2."""
-
-_FIRST_KNOWN = 2
-_KIND_VALUES = 512
-_LIMIT = 8.0
 _VERSION = 1
 
 
-@dataclass(frozen=True)
-class CategoryColumn:
-    """A categorical column.
-
-    Attributes:
-        name: in the observation.
-        source: column of the event table.
-        transform: key of ``features.TRANSFORMS`` applied to its text.
-        group: sensor group.
-        values: known values, most frequent first; value ``i`` has id ``i + 2``.
-    """
-
-    name: str
-    source: str
-    transform: str
-    group: str
-    values: tuple[str, ...]
-
-    @property
-    def size(self) -> int:
-        """Number of ids, those of unseen and missing values included."""
-        return len(self.values) + _FIRST_KNOWN
-
-
-@dataclass(frozen=True)
-class NumericColumn:
-    """A numeric column: ``clip((sign(x) log(1 + |x|) - mean) / std, -8, 8)``.
-
-    Attributes:
-        name: in the observation and in the event table.
-        group: sensor group.
-        mean: of the logarithm over the training rows.
-        std: of the logarithm over the training rows; 0 for a constant, which becomes 0.
-    """
-
-    name: str
-    group: str
-    mean: float
-    std: float
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Encoded:
     """Rows of an event table as arrays, in the order asked for.
 
@@ -79,8 +43,8 @@ class Encoded:
         subject: process, dense ids by first appearance in these rows.
         parent: process id of the acting process's parent, -1 where there is none among these rows.
         host: host, dense ids by first appearance.
-        time_s: time since the first timed row, in s, float32, non-decreasing: a row earlier than one before it, or without
-            time, takes the latest time so far. Tables without times count 1 s a row.
+        time_s: time since the first timed row, in s, float32, non-decreasing: a row earlier than one
+            before it, or without time, takes the latest time so far. Tables without times count 1 s a row.
         label: 1 malicious, 0 benign, -1 unknown.
         campaign: index into ``campaigns``, -1 for none.
         stage: index into ``stages``, -1 for none.
@@ -118,7 +82,8 @@ class Encoder:
         notes: what was left out and why.
 
     Example:
-        >>> table = EventTable.of(pl.DataFrame({"time_ns": [0, 1, 2], "subject": ["p"] * 3, "kind": ["OPEN", "READ", "READ"]}))
+        >>> columns = {"time_ns": [0, 1, 2], "subject": ["p"] * 3, "kind": ["OPEN", "READ", "READ"]}
+        >>> table = EventTable.of(pl.DataFrame(columns))
         >>> encoder = Encoder.fit(table, np.arange(3))
         >>> encoder.encode(table).category[:, 0].tolist(), encoder.categories[0].values
         ([3, 2, 2], ('READ', 'OPEN'))
@@ -163,9 +128,9 @@ class Encoder:
         chosen = choose_features(table, rows, features, max_values)
         frame, notes = table.frame[rows], list(chosen.notes)
         categories = tuple(
-            _fit_category(frame, f, max_values, notes) for f in chosen.features if not f.numeric
+            fit_category(frame, f, max_values, notes) for f in chosen.features if not f.numeric
         )
-        numbers = tuple(_fit_number(frame, f) for f in chosen.features if f.numeric)
+        numbers = tuple(fit_number(frame, f) for f in chosen.features if f.numeric)
         rolling = features is None and frame["subject"].n_unique() < frame.height
         if features is None and not rolling:
             notes.append("no rolling statistics: every subject has one row")
@@ -190,7 +155,8 @@ class Encoder:
         """An encoder without fitted statistics, for the simulator's catalogue.
 
         Args:
-            categories: column -> known values in id order; ``path_class`` and ``command_name`` read ``path`` and ``command``.
+            categories: column -> known values in id order; ``path_class`` and ``command_name`` read ``path`` and
+                ``command``.
             numbers: column -> (mean, std) of the logarithm.
             groups: column -> sensor group, where it differs from ``group_of``.
             rolling: whether rolling statistics follow.
@@ -242,16 +208,14 @@ class Encoder:
         found = {c.name: c for c in self.categories}
         if column not in found:
             raise unknown_name("categorical column", column, found)
-        return jnp.asarray(
-            _category_ids(found[column], pl.Series(column, list(values), pl.String)), jnp.int32
-        )
+        return jnp.asarray(category_ids(found[column], pl.Series(column, list(values), pl.String)), jnp.int32)
 
     def scale(self, raw: Float[Array, "*batch number"]) -> Float[Array, "*batch number"]:
         """Scaled values of raw numbers, in the order of ``numbers``; NaN (missing) becomes 0. Jittable.
 
         Only for ``scaling="log"``: ``max`` needs the rows that are encoded together.
         """
-        return _scale(raw, self.numbers, jnp)
+        return scale_numbers(raw, self.numbers, jnp)
 
     def encode(self, table: EventTable, rows: Int[np.ndarray, " row"] | None = None) -> Encoded:
         """Encodes rows in the order given.
@@ -275,7 +239,7 @@ class Encoder:
         part = table.take(rows)
         category, scaled = self.encode_columns(part)
         subject, names = _dense(part.strings("subject"))
-        event_class = _by_unique(part.strings("kind"), event_class_of, pl.Int32)
+        event_class = by_unique(part.strings("kind"), event_class_of, pl.Int32)
         time_s = _seconds(part.time_ns, table)
         if self.rolling:
             scaled = np.concatenate([scaled, rolling_features(subject, event_class, time_s)], axis=1)
@@ -287,7 +251,7 @@ class Encoder:
             numeric=scaled,
             event_class=event_class,
             subject=subject,
-            parent=_by_unique(
+            parent=by_unique(
                 part.strings("parent"), lambda name: known.get(name, -1) if name else -1, pl.Int32
             ),
             host=_dense(part.strings("host"))[0],
@@ -306,15 +270,15 @@ class Encoder:
         category = np.full((len(table), len(self.categories)), MISSING, np.int32)
         for index, column in enumerate(self.categories):
             if column.source in table.columns:
-                category[:, index] = _category_ids(column, table.frame[column.source].cast(pl.String))
+                category[:, index] = category_ids(column, table.frame[column.source].cast(pl.String))
         raw = np.full((len(table), len(self.numbers)), np.nan, np.float32)
         for index, number in enumerate(self.numbers):
             if number.name in table.columns:
-                raw[:, index] = _raw_number(table.frame[number.name])
+                raw[:, index] = raw_number(table.frame[number.name])
         if self.scaling == "max" and len(table):
             largest = np.nan_to_num(raw).max(axis=0)
             return category, np.nan_to_num(raw / np.where(largest > 0, largest, 1.0)).astype(np.float32)
-        return category, _scale(raw, self.numbers, np)
+        return category, scale_numbers(raw, self.numbers, np)
 
     def missing(self, table: EventTable) -> tuple[str, ...]:
         """Columns that the encoder reads and the table does not have."""
@@ -353,76 +317,11 @@ class Encoder:
             ) from problem
 
 
-def _fit_category(frame: pl.DataFrame, feature: Feature, max_values: int, notes: list[str]) -> CategoryColumn:
-    text = _reduced(frame[feature.source].cast(pl.String).fill_null(""), feature.transform)
-    counts = (
-        text.filter(text != "")
-        .value_counts(name="times")
-        .sort(["times", text.name], descending=[True, False])
-    )
-    limit = max(max_values, _KIND_VALUES) if feature.source == "kind" else max_values
-    if counts.height > limit:
-        notes.append(
-            f"{feature.source}: the {limit} most frequent of {counts.height} values are known, the others unseen"
-        )
-    values = tuple(counts[text.name].head(limit).to_list())
-    return CategoryColumn(feature.name, feature.source, feature.transform, group_of(feature.source), values)
-
-
-def _fit_number(frame: pl.DataFrame, feature: Feature) -> NumericColumn:
-    raw = _raw_number(frame[feature.source])
-    logs = _signed_log(raw[np.isfinite(raw)], np).astype(np.float64)
-    mean, std = (float(logs.mean()), float(logs.std())) if len(logs) else (0.0, 0.0)
-    constant = not len(logs) or logs.min() == logs.max()
-    return NumericColumn(feature.name, group_of(feature.source), mean, 0.0 if constant else std)
-
-
-def _raw_number(series: pl.Series) -> Float32[np.ndarray, " event"]:
-    return series.cast(pl.Float64, strict=False).fill_null(np.nan).to_numpy().astype(np.float32)
-
-
-def _signed_log(raw: Any, xp: Any) -> Any:
-    return xp.sign(raw) * xp.log1p(xp.abs(raw))
-
-
-def _scale(raw: Any, numbers: Sequence[NumericColumn], xp: Any) -> Any:
-    """The numeric transform, for NumPy and JAX arrays alike."""
-    mean = xp.asarray([column.mean for column in numbers], xp.float32)
-    inverse = xp.asarray([1.0 / column.std if column.std > 0 else 0.0 for column in numbers], xp.float32)
-    scaled = xp.clip((_signed_log(raw, xp) - mean) * inverse, -_LIMIT, _LIMIT)
-    return xp.where(xp.isnan(scaled), xp.zeros_like(scaled), scaled)
-
-
-def _by_unique(series: pl.Series, function: Any, dtype: Any) -> Any:
-    """A Python function applied to each distinct text once."""
-    uniques = series.unique()
-    table = pl.DataFrame(
-        {"text": uniques, "value": pl.Series([function(text) for text in uniques], dtype=dtype)}
-    )
-    joined = pl.DataFrame({"text": series}).join(
-        table, on="text", how="left", maintain_order="left", nulls_equal=True
-    )
-    return joined["value"].to_numpy()
-
-
-def _reduced(text: pl.Series, transform: str) -> pl.Series:
-    function = TRANSFORMS[transform]
-    if function is None:
-        return text
-    return pl.Series(text.name, _by_unique(text, function, pl.String), pl.String)
-
-
-def _category_ids(column: CategoryColumn, text: pl.Series) -> Int32[np.ndarray, " event"]:
-    ids = {value: index + _FIRST_KNOWN for index, value in enumerate(column.values)} | {"": MISSING}
-    function = TRANSFORMS[column.transform] or str
-    return _by_unique(text.fill_null(""), lambda value: ids.get(function(value), UNSEEN), pl.Int32)
-
-
 def _dense(names: pl.Series) -> tuple[Int32[np.ndarray, " event"], list[str]]:
     """Ids by first appearance, and the names in that order."""
     uniques = names.unique(maintain_order=True).to_list()
     ids = {name: index for index, name in enumerate(uniques)}
-    return _by_unique(names, ids.__getitem__, pl.Int32), uniques
+    return by_unique(names, ids.__getitem__, pl.Int32), uniques
 
 
 def _named(
@@ -431,7 +330,7 @@ def _named(
     """Indices into the sorted names of the whole table, so that parts of it agree; -1 where empty."""
     names = tuple(sorted(name for name in table.strings(column).unique().to_list() if name))
     ids = {name: index for index, name in enumerate(names)}
-    return _by_unique(part.strings(column), lambda name: ids.get(name, -1), pl.Int32), names
+    return by_unique(part.strings(column), lambda name: ids.get(name, -1), pl.Int32), names
 
 
 def _seconds(time_ns: Int[np.ndarray, " event"], table: EventTable) -> Float32[np.ndarray, " event"]:

@@ -70,7 +70,7 @@ def event_class_of(kind: str) -> int:
     return EVENT_CLASSES.index(KIND_CLASS.get(kind, "other"))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EventTable:
     """Events, one a row, in file order.
 
@@ -84,7 +84,8 @@ class EventTable:
         DataError: a required column is missing, or a value is outside its range.
 
     Example:
-        >>> table = EventTable.of(pl.DataFrame({"time_ns": [2, 1], "subject": ["p", "p"], "kind": ["EVENT_READ", "OPEN"]}))
+        >>> columns = {"time_ns": [2, 1], "subject": ["p", "p"], "kind": ["EVENT_READ", "OPEN"]}
+        >>> table = EventTable.of(pl.DataFrame(columns))
         >>> table.in_time_order().frame["kind"].to_list()
         ['OPEN', 'READ']
     """
@@ -163,7 +164,8 @@ class EventTable:
     def write(self, path: str | Path) -> None:
         """Writes the table whole or not at all; the suffix names the format.
 
-        ``.parquet``, ``.arrow``, ``.feather``, ``.ipc``, ``.csv``, ``.ndjson``, ``.jsonl``; the last three also ``.gz``.
+        ``.parquet``, ``.arrow``, ``.feather``, ``.ipc``, ``.csv``, ``.ndjson``, ``.jsonl``; the last three
+        also with ``.gz``.
         """
         from phalanx.data.files import write_frame
 

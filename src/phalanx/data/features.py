@@ -67,8 +67,8 @@ def path_class(path: str) -> str:
     Backslashes count as slashes; a relative path has no leading slash.
 
     Example:
-        >>> path_class("/usr/lib/x86_64/libc.so"), path_class("/proc/4711/maps"), path_class(r"C:\\\\Windows\\\\System32\\\\a.dll")
-        ('/usr/lib', '/proc/#', 'C:/Windows')
+        >>> [path_class(path) for path in ("/usr/lib/x86_64/libc.so", "/proc/4711/maps", "C:\\\\Windows\\\\System32")]
+        ['/usr/lib', '/proc/#', 'C:/Windows']
     """
     clean = path.replace("\\", "/")
     parts = [part for part in clean.split("/") if part]
@@ -135,8 +135,9 @@ def choose_features(
 ) -> Chosen:
     """The default features, or exactly those asked for.
 
-    Left out by default: truth and splits, times and positions (by name, or strictly monotone with the row order), ids (by
-    name, or text that is mostly unique), copies of the label or of another column, functions of the kind, constants.
+    Left out by default: truth and splits, times and positions (by name, or strictly monotone with the row order),
+    ids (by name, or text that is mostly unique), copies of the label or of another column, functions of the kind,
+    constants.
 
     Args:
         table: events.
@@ -154,7 +155,7 @@ def choose_features(
     chosen, notes, skipped_id, skipped_time = [], [], [], []
     for name in ("kind", "object_kind", "path", "command"):
         if name in frame.columns:
-            _add(chosen, notes, frame, _feature(name, frame.schema[name]))
+            _add(chosen, notes, frame, _feature(frame[name]))
     for name in [name for name in frame.columns if name not in CONTRACT_COLUMNS and not _TRUTH.search(name)]:
         series = frame[name]
         if _TIME.search(name) or (series.dtype.is_numeric() and _is_monotone(series)):
@@ -163,7 +164,7 @@ def choose_features(
         if _IDENTITY.search(name) or (series.dtype == pl.String and _is_id_like(series, max_values)):
             skipped_id.append(name)
             continue
-        feature = _feature(name, series.dtype)
+        feature = _feature(series)
         is_code = series.dtype.is_integer() and _CODE.search(name) is not None
         values = series.n_unique()
         twin = _twin(frame, name, labels, kinds, is_code) if values > 1 else None
@@ -192,14 +193,15 @@ def _asked_for(table: EventTable, rows: Int[np.ndarray, " row"], features: Seque
             raise UsageError(
                 f"feature {name!r} is the truth itself; choose columns that exist before the verdict"
             )
-        chosen.append(_feature(name, table.frame.schema[name]))
+        chosen.append(_feature(table.frame[name]))
         if table.frame[name][rows].n_unique() < 2:
             notes.append(f"{name} is constant on the training rows; kept because it was asked for")
     return Chosen(tuple(chosen), tuple(notes))
 
 
-def _feature(name: str, dtype: pl.DataType) -> Feature:
-    if dtype != pl.String:
+def _feature(series: pl.Series) -> Feature:
+    name = series.name
+    if series.dtype != pl.String:
         return Feature(name, name, numeric=True)
     if _PATH.search(name):
         return Feature("path_class" if name == "path" else name, name, "path_class")

@@ -1,7 +1,7 @@
 """Readers: any source -> event table, rows that cannot be used set aside with the reason.
 
-To add a format, write a module with a ``Reader`` (``matches`` on column names, ``convert`` to the contract's columns) and
-put it into ``READERS`` before ``generic``; a new file type is added to ``phalanx.data.files``.
+To add a format, write a module with a ``Reader`` (``matches`` on column names, ``convert`` to the contract's
+columns) and put it into ``READERS`` before ``generic``; a new file type is added to ``phalanx.data.files``.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from phalanx.data.events import EventTable
-from phalanx.data.files import ROW, Reject, atomic_path, load_frame
+from phalanx.data.files import atomic_path, load_frame
 from phalanx.data.readers.adfa import ADFA, TRACE_COLUMNS, join_traces
 from phalanx.data.readers.base import Part, Reader, finish
 from phalanx.data.readers.darpa import DARPA
@@ -21,6 +21,7 @@ from phalanx.data.readers.generic import GENERIC, ColumnMap, convert_generic, re
 from phalanx.data.readers.nsl_kdd import NSL_KDD
 from phalanx.data.readers.phalanx import PHALANX
 from phalanx.data.readers.zeek import ZEEK
+from phalanx.data.rows import ROW, Reject
 from phalanx.errors import DataError, unknown_name
 
 __all__ = ["READERS", "IngestReport", "Ingested", "ingest", "read_events"]
@@ -95,7 +96,8 @@ def read_events(
         sources: files or folders; ADFA-LD's two files may be given together or as their folder.
         format: a name of ``READERS``, or ``auto``.
         label: source column that holds the truth, instead of the reader's own choice.
-        mapping: contract column -> source column (a JSON or TOML file or a dictionary); makes ``auto`` read ``generic``.
+        mapping: contract column -> source column (a JSON or TOML file or a dictionary); makes ``auto`` read
+            ``generic``.
 
     Raises:
         UsageError: an unknown format.
@@ -194,8 +196,7 @@ def _load(paths: Sequence[Path]) -> tuple[list[Part], list[Reject]]:
     traces = [p for p in parts if set(p.frame.columns) >= TRACE_COLUMNS and "syscall" not in p.frame.columns]
     calls = [p for p in parts if ADFA.matches(set(p.frame.columns)) and "attack_type" not in p.frame.columns]
     if len(traces) == 1 and calls:
-        joined = {p.source: join_traces(traces[0], p) for p in calls}
-        parts = [joined[p.source] if p.source in joined else p for p in parts if p is not traces[0]]
+        parts = [join_traces(traces[0], p) if p in calls else p for p in parts if p is not traces[0]]
     return parts, rejects
 
 

@@ -6,8 +6,8 @@ are those of the i386 table.
 
 import polars as pl
 
-from phalanx.data.files import ROW
 from phalanx.data.readers.base import Converted, Part, Reader
+from phalanx.data.rows import ROW
 from phalanx.errors import DataError
 
 __all__ = ["ADFA", "EVENT_COLUMNS", "TRACE_COLUMNS", "join_traces"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from phalanx.data.events import CONTRACT_COLUMNS
-from phalanx.data.files import ROW, Reject
+from phalanx.data.rows import RAW_LIMIT, ROW, Reject
 from phalanx.errors import DataError
 
 __all__ = ["LABEL_WORDS", "Converted", "Part", "Reader", "finish", "label_column", "time_column"]
@@ -21,10 +21,8 @@ LABEL_WORDS: Mapping[str, int] = {
 }
 """Words that a label column may hold without a map; letter case does not matter."""
 
-_RAW_LIMIT = 2000
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Part:
     """One source as it was loaded: its name, its rows (with the row numbers in ``ROW`` where they are known)."""
 
@@ -32,7 +30,7 @@ class Part:
     frame: pl.DataFrame
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Converted:
     """A source in the contract's columns, its source columns beside them.
 
@@ -148,7 +146,7 @@ def label_column(series: pl.Series, values: Mapping[str, int]) -> tuple[pl.Serie
 
 
 def _raw_rows(frame: pl.DataFrame) -> list[str]:
-    return [json.dumps(row, default=str)[:_RAW_LIMIT] for row in frame.drop(ROW, strict=False).to_dicts()]
+    return [json.dumps(row, default=str)[:RAW_LIMIT] for row in frame.drop(ROW, strict=False).to_dicts()]
 
 
 def finish(

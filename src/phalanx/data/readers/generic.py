@@ -10,8 +10,8 @@ from typing import Any
 import polars as pl
 
 from phalanx.data.events import CONTRACT_COLUMNS
-from phalanx.data.files import ROW
 from phalanx.data.readers.base import Converted, Part, Reader, time_column
+from phalanx.data.rows import ROW
 from phalanx.errors import DataError
 
 __all__ = ["GENERIC", "ColumnMap", "convert_generic", "read_map"]
