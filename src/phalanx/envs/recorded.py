@@ -4,18 +4,16 @@
 silence, what containment would prevent) is computed here once, so that a step looks at one row.
 """
 
-from typing import Protocol
-
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32, Int, Int8, Int32
+from jaxtyping import Array, Bool, Float, Int
 
+from phalanx.data.encoder import Encoded
 from phalanx.errors import DataError, UsageError
 from phalanx.types import Observation, Truth
 
 __all__ = [
-    "EncodedRows",
     "Lanes",
     "RecordedEvents",
     "lanes",
@@ -24,29 +22,6 @@ __all__ = [
 ]
 
 _REMAINING_CAP = 10.0
-
-
-class EncodedRows(Protocol):
-    """What ``record`` needs of an encoded table (``data.encoder.Encoded``): NumPy arrays of N rows in time order."""
-
-    @property
-    def category(self) -> Int32[np.ndarray, "row column"]: ...
-    @property
-    def numeric(self) -> Float32[np.ndarray, "row feature"]: ...
-    @property
-    def subject(self) -> Int32[np.ndarray, " row"]: ...
-    @property
-    def parent(self) -> Int32[np.ndarray, " row"]: ...
-    @property
-    def host(self) -> Int32[np.ndarray, " row"]: ...
-    @property
-    def time_s(self) -> Float32[np.ndarray, " row"]: ...
-    @property
-    def label(self) -> Int8[np.ndarray, " row"]: ...
-    @property
-    def campaign(self) -> Int32[np.ndarray, " row"]: ...
-    @property
-    def stage(self) -> Int32[np.ndarray, " row"]: ...
 
 
 class RecordedEvents(eqx.Module):
@@ -116,7 +91,7 @@ class RecordedEvents(eqx.Module):
 
 
 def record(
-    encoded: EncodedRows, rows: Int[np.ndarray, " chosen"] | None = None, *, quarantine_ttl_s: float = 600.0
+    encoded: Encoded, rows: Int[np.ndarray, " chosen"] | None = None, *, quarantine_ttl_s: float = 600.0
 ) -> RecordedEvents:
     """Prepares rows of an encoded table for the environments.
 
