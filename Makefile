@@ -3,7 +3,7 @@
 
 VENV := .venv
 STAMP := $(VENV)/.installed
-CANDIDATES := $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11
+CANDIDATES := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
 
 .PHONY: help demo test slow bench names clean
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from phalanx import cli
@@ -130,6 +131,10 @@ def test_an_interruption_is_130_and_the_signal_handler_comes_back(verb, capsys) 
         (["simulate", "--out", "a.csv", "--campaigns", "-1"], "--campaigns -1: expected 0 or more"),
         (["ingest", "--out", "a.csv"], "no source"),
         (["report"], "RUN"),
+        (["train", "--preset", "originl"], "unknown preset 'originl'; choose one of: default, original"),
+        (["train", "--preset", "original", "--resume", "run"], "--preset and --resume exclude each other"),
+        (["train", "--normalizer", "pop"], "'pop' for argument '--normalizer'"),
+        (["train", "--gamma", "2"], "--gamma 2.0: expected a number from 0 to 1"),
     ],
 )
 def test_wrong_usage_is_named_in_one_line(capsys, arguments: list[str], said: str) -> None:
@@ -137,12 +142,55 @@ def test_wrong_usage_is_named_in_one_line(capsys, arguments: list[str], said: st
     assert said in error_line(capsys)
 
 
-@pytest.mark.parametrize("arguments", [["report"]])
+@pytest.mark.parametrize("arguments", [["report"], ["train", "--resume"]])
 def test_what_is_no_run_is_bad_data(capsys, tmp_path: Path, arguments: list[str]) -> None:
-    assert main([*arguments, str(tmp_path / "nowhere")]) == 3
-    assert "no such run" in error_line(capsys)
-    assert main([*arguments, str(tmp_path)]) == 3
-    assert "not a run" in error_line(capsys)
+    (tmp_path / "empty").mkdir()
+    for path in (tmp_path / "nowhere", tmp_path / "empty"):
+        assert main([*arguments, str(path)]) == 3
+        assert str(path) in error_line(capsys)
+
+
+# Verbs
+
+
+def test_a_flag_overrides_the_preset_and_the_preset_the_defaults() -> None:
+    from phalanx.cli_train import command
+
+    config = command(["--preset", "original", "--members", "4", "--features", "a", "b"]).config
+    assert (config.preset, config.members, config.features) == ("original", 4, ("a", "b"))
+    assert config.iterations == 300
+    assert command(["--preset=original"]).config.members == 3
+    assert command([]).config.members == 4
+
+
+def test_a_resumed_run_keeps_its_settings_unless_a_flag_overrides_them(tmp_path: Path) -> None:
+    from phalanx.cli_train import command
+    from phalanx.runtime.config import RunConfig
+
+    run = RunFolder.create(tmp_path / "run", RunConfig(members=7, data=(Path("a"),), env="stream").to_dict())
+    train = command(["--resume", str(run.path), "--iterations", "500"])
+    assert train.resume == run.path
+    assert (train.config.members, train.config.data, train.config.iterations) == (7, (Path("a"),), 500)
+
+
+def test_ingest_writes_a_table_and_says_what_it_did(capsys, tmp_path: Path) -> None:
+    source, out = tmp_path / "log.csv", tmp_path / "events.parquet"
+    source.write_text("time_ns,subject,kind,bad\n1,a,OPEN,0\n2,a,READ,1\n3,b\n")
+    assert main(["ingest", str(source), "--out", str(out), "--label", "bad", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["out"], said["rows"], said["rejected"]) == (str(out), 2, 1)
+    table = pl.read_parquet(out)
+    assert table["label"].to_list() == [0, 1]
+    rejects = [json.loads(line) for line in Path(said["rejects_file"]).read_text().splitlines()]
+    assert [reject["row"] for reject in rejects] == [3]
+
+
+def test_ingest_of_what_is_no_table_is_bad_data_and_writes_nothing(capsys, tmp_path: Path) -> None:
+    source, out = tmp_path / "log.csv", tmp_path / "events.parquet"
+    source.write_bytes(b"")
+    assert main(["ingest", str(source), "--out", str(out)]) == 3
+    assert str(source) in error_line(capsys)
+    assert list(tmp_path.iterdir()) == [source]
 
 
 # Help

@@ -44,8 +44,8 @@ class Ingest:
         from phalanx.data.readers import ingest
         from phalanx.runtime.files import json_safe
 
-        outcome = ingest(self.sources, self.out, format=self.format, label=self.label, mapping=self.mapping)
-        return {"out": self.out, **json_safe(outcome)}
+        report = ingest(self.sources, self.out, format=self.format, label=self.label, mapping=self.mapping)
+        return json_safe(report)
 
 
 def command(arguments: Sequence[str]) -> Ingest:

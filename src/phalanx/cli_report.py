@@ -14,7 +14,7 @@ __all__ = ["Report", "command"]
 
 @dataclass(frozen=True)
 class Report:
-    """Writes report.html into a run, one file that needs nothing else; with several seeds, one in each seed's folder.
+    """Writes report.html into a run, one page that needs nothing else; with several seeds, one page for all.
 
     Example: phalanx report runs/first
     """
@@ -27,13 +27,10 @@ class Report:
     """Print the result as one JSON object."""
 
     def run(self) -> dict[str, Any]:
-        """Writes the reports and names them."""
-        from phalanx.runtime.store import run_folders
-
-        folders = run_folders(self.run_dir)
+        """Writes the report and names it."""
         from phalanx.analysis.report import write_report
 
-        return {"reports": [write_report(folder.path) for folder in folders]}
+        return {"report": write_report(self.run_dir)}
 
 
 def command(arguments: Sequence[str]) -> Report:

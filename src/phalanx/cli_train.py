@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import tyro
 
 from phalanx.cli_command import parse
+from phalanx.errors import UsageError
 from phalanx.runtime.config import RunConfig
 
 __all__ = ["Train", "command"]
@@ -41,7 +42,9 @@ class Train:
 def command(arguments: Sequence[str]) -> Train:
     """The command that the arguments ask for; flags not given take the resumed run's values, or the preset's."""
     preset, resume = _value_of("--preset", arguments), _value_of("--resume", arguments)
-    config = RunConfig.for_preset(preset) if preset else RunConfig()
+    if preset and resume:
+        raise UsageError("--preset and --resume exclude each other: a run that goes on keeps its settings")
+    config = RunConfig.preset_named(preset) if preset else RunConfig()
     if resume:
         from phalanx.runtime.store import RunFolder
 
@@ -51,7 +54,7 @@ def command(arguments: Sequence[str]) -> Train:
 
 def _value_of(flag: str, arguments: Sequence[str]) -> str | None:
     """The value of a flag that must be known before the others are parsed."""
-    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=False):
         if argument == flag:
             return following
         if argument.startswith(f"{flag}="):

@@ -1,1 +1,1 @@
-
+"""Policies with memory per process, and how they learn."""

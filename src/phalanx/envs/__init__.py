@@ -1,1 +1,1 @@
-
+"""Worlds in which each step is one event that the committee decides."""

@@ -133,6 +133,7 @@ def tree_to_bytes(tree: Any) -> bytes:
     """The arrays of a tree, one after the other (typed PRNG keys as their data).
 
     Example:
+        >>> import numpy as np
         >>> tree_from_bytes(tree_to_bytes({"w": np.arange(3)}), {"w": np.zeros(3, int)})
         {'w': array([0, 1, 2])}
     """

@@ -1,0 +1,1 @@
+"""Training, evaluation, and the folder in which a run is kept."""
