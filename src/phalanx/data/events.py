@@ -30,6 +30,10 @@ CONTRACT_COLUMNS: Mapping[str, pl.DataType] = {
     "stage": pl.String(),
 }
 
+_EPOCH_NS = (
+    10**17
+)  # times above it count from 1970 (they are later than 1973), smaller ones from the source's start
+
 _CLASS_KINDS = {
     "process": "EXECUTE FORK CLONE EXIT SIGNAL WAIT UNIT CREATE_THREAD START_SERVICE STARTSERVICE MODIFY_PROCESS "
     "LOADLIBRARY TRACE INJECT TERMINATE RECORD_SUBJECT RECORD_UNIT_DEPENDENCY",
@@ -154,12 +158,13 @@ class EventTable:
             DataError: the file is not an event table, or some of its rows are bad (``read_events`` sets them aside).
         """
         from phalanx.data.files import load_frame
+        from phalanx.data.rows import ROW
 
         loaded = load_frame(Path(path))
         if loaded.rejects:
             first = loaded.rejects[0]
             raise DataError(f"{path}: row {first.row}: {first.reason}. 'phalanx ingest' sets bad rows aside")
-        return cls.of(loaded.frame)
+        return cls.of(loaded.frame.drop(ROW, strict=False))
 
     def write(self, path: str | Path) -> None:
         """Writes the table whole or not at all; the suffix names the format.
@@ -193,16 +198,16 @@ class EventTable:
 
     @property
     def timed(self) -> Bool[np.ndarray, " event"]:
-        """Which rows have a time: all but those with time 0 in a table whose other rows are later (or earlier).
+        """Which rows have a time: not those with time 0 in a table whose other rows have one.
 
-        A table of which the first row alone has time 0 counts positions, or starts its clock there: all rows are timed.
+        Where only the first rows are at 0 and the others close to it, the clock starts there: all rows are timed.
         """
-        zero = self.time_ns == 0
-        if zero.all():
-            return ~zero
-        return (
-            ~zero if zero.sum() > 1 or (self.time_ns < 0).any() or not zero[0] else np.ones(len(self), bool)
+        known = self.time_ns != 0
+        zeros = len(self) - int(known.sum())
+        starts_at_zero = (
+            not known[:zeros].any() and np.abs(self.time_ns[zeros:]).min(initial=_EPOCH_NS) < _EPOCH_NS
         )
+        return np.ones(len(self), bool) if starts_at_zero else known
 
     @property
     def order_only(self) -> bool:

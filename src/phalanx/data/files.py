@@ -80,7 +80,7 @@ def sniff_type(path: Path, content: bytes) -> str:
 def _is_text(start: bytes) -> bool:
     """Whether bytes look like text: no NUL and few control characters."""
     controls = sum(byte < 9 or 13 < byte < 32 for byte in start)
-    return b"\0" not in start and controls <= len(start) // 100
+    return b"\0" not in start and controls <= len(start) // 20
 
 
 def load_frame(path: Path) -> Loaded:

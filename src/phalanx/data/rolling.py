@@ -18,7 +18,7 @@ ROLLING_COLUMNS = (
     *(Column(f"recent_{name}") for name in EVENT_CLASSES),
 )
 
-_DECAY = 0.9
+_GAIN = 0.125  # a power of two: the product is exact, so that a fused multiply-add gives the same bits
 
 
 class RollingState(eqx.Module):
@@ -28,7 +28,7 @@ class RollingState(eqx.Module):
         events: events so far.
         first_s: time of its first event, in s.
         last_s: time of its last event, in s.
-        recent: decayed counts per event class, times (1 - decay): shares of about the last ten events.
+        recent: exponentially decayed shares of the event classes, over about the last eight events.
     """
 
     events: Float[Array, "*batch"]
@@ -61,7 +61,7 @@ def rolling_step(
         events=state.events + 1.0,
         first_s=first_s,
         last_s=time_s,
-        recent=_DECAY * state.recent + (1.0 - _DECAY) * one_hot,
+        recent=state.recent + _GAIN * (one_hot - state.recent),
     )
     features = jnp.concatenate(
         [

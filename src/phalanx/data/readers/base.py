@@ -177,21 +177,18 @@ def finish(
         )
     if chosen is not None:
         labels, bad = label_column(frame[chosen], converted.label_values)
-        shown = frame[chosen].cast(pl.String).fill_null("")
+        shown = _shown(frame[chosen])
         reasons.append(_reason(bad, f"label {chosen}=" + shown + "; expected 0, 1 or -1. Pass --map"))
         frame = frame.with_columns(labels.fill_null(-1).alias("label"))
-    if "time_ns" in frame.columns and frame.schema["time_ns"] != pl.Int64:
-        shown = frame["time_ns"].cast(pl.String).fill_null("")
+    if "time_ns" in frame.columns:
         times = frame["time_ns"].cast(pl.Int64, strict=False)
+        shown = _shown(frame["time_ns"])
+        reasons.append(
+            _reason(times.is_null() & (shown != ""), "time_ns=" + shown + "; expected an integer, in ns")
+        )
         frame = frame.with_columns(times.alias("time_ns"))
-        reasons.append(_reason(times.is_null(), "time_ns=" + shown + "; expected an integer, in ns"))
-    elif "time_ns" in frame.columns:
-        reasons.append(_reason(frame["time_ns"].is_null(), "no time; expected an integer, in ns"))
     frame, filled = _fill(frame, offset)
     notes += filled
-    for name in ("subject", "kind"):
-        empty = frame[name].cast(pl.String).fill_null("") == ""
-        reasons.append(_reason(empty, f"empty {name}; every event needs one"))
     reason = pl.select(pl.coalesce(reasons)).to_series()
     bad_rows = reason.is_not_null()
     rejects = []
@@ -207,6 +204,11 @@ def finish(
     return frame.drop(ROW), rejects, [f"{source}: {note}" for note in notes]
 
 
+def _shown(series: pl.Series) -> pl.Series:
+    """Values as text, empty where there is none."""
+    return series.cast(pl.String).fill_null("").str.strip_chars()
+
+
 def _reason(bad: pl.Series, text: pl.Series | str) -> pl.Series:
     """The text where a row is bad, else null."""
     return pl.select(pl.when(bad).then(pl.lit(text)).otherwise(None).cast(pl.String)).to_series()
@@ -215,16 +217,27 @@ def _reason(bad: pl.Series, text: pl.Series | str) -> pl.Series:
 def _fill(frame: pl.DataFrame, offset: int) -> tuple[pl.DataFrame, list[str]]:
     """Adds the required columns that a source does not have; strings lose their nulls."""
     notes = []
-    if "time_ns" not in frame.columns:
-        frame = frame.with_columns(
-            pl.int_range(offset, offset + frame.height, dtype=pl.Int64).alias("time_ns")
-        )
-        notes.append("no time; time_ns is the position in the file")
-    if "subject" not in frame.columns:
-        frame = frame.with_columns(pl.format("row-{}", pl.col(ROW) + offset).alias("subject"))
-        notes.append("no process; each row is a subject of its own")
-    if "kind" not in frame.columns:
-        frame = frame.with_columns(pl.lit("RECORD").alias("kind"))
-        notes.append("no event kind; kind is RECORD")
     strings = [name for name, kind in CONTRACT_COLUMNS.items() if kind == pl.String and name in frame.columns]
-    return frame.with_columns([pl.col(name).cast(pl.String).fill_null("") for name in strings]), notes
+    frame = frame.with_columns([pl.col(name).cast(pl.String).fill_null("") for name in strings])
+    own_subject = pl.format("row-{}", pl.col(ROW) + offset)
+    if "time_ns" not in frame.columns:
+        position = pl.int_range(offset, offset + frame.height, dtype=pl.Int64)
+        frame = frame.with_columns(position.alias("time_ns"))
+        notes.append("no time; time_ns is the position in the file")
+    for name, fill, done in (
+        ("subject", own_subject, "each is a subject of its own"),
+        ("kind", pl.lit("RECORD"), "their kind is RECORD"),
+    ):
+        if name not in frame.columns:
+            frame = frame.with_columns(fill.alias(name))
+            notes.append(f"no {name} in the source: of its rows {done}")
+        elif empty := int((frame[name] == "").sum()):
+            frame = frame.with_columns(
+                pl.when(pl.col(name) == "").then(fill).otherwise(pl.col(name)).alias(name)
+            )
+            notes.append(f"{empty} rows without {name}: {done}")
+    timeless = frame["time_ns"].null_count()
+    if timeless:
+        frame = frame.with_columns(pl.col("time_ns").fill_null(0))
+        notes.append(f"{timeless} rows without time: time_ns is 0")
+    return frame, notes

@@ -21,14 +21,9 @@ def _convert(part: Part) -> Converted:
     is_event = pl.col("record_type").str.ends_with("RECORD_EVENT") & (
         pl.col("event_type").fill_null("") != ""
     )
-    position = pl.int_range(1, frame.height + 1, dtype=pl.Int64)
-    no_subject = pl.col("subject_uuid").fill_null("") == ""
     columns = [
         pl.col("timestamp_ns").alias("time_ns"),
-        pl.when(no_subject)
-        .then(pl.format("row-{}", position))
-        .otherwise(pl.col("subject_uuid"))
-        .alias("subject"),
+        pl.col("subject_uuid").fill_null("").alias("subject"),
         pl.when(is_event).then(pl.col("event_type")).otherwise(pl.col("record_type")).alias("kind"),
         pl.col("object_uuid").alias("object"),
     ]
@@ -39,9 +34,6 @@ def _convert(part: Part) -> Converted:
     others, timeless = int(frame.select((~is_event).sum()).item()), int((frame["time_ns"] == 0).sum())
     if others:
         notes.append(f"{others} records are no events: their record type is the kind")
-    unnamed = int(frame.select(no_subject.sum()).item())
-    if unnamed:
-        notes.append(f"{unnamed} records without subject_uuid are each a subject of their own")
     if timeless:
         notes.append(f"{timeless} records without a time have time_ns 0")
     label = "is_suspicious" if "is_suspicious" in frame.columns else None
@@ -59,6 +51,7 @@ def _with_parents(frame: pl.DataFrame) -> pl.DataFrame:
             pl.col("kind").is_in(["FORK", "CLONE"])
             & (pl.col("object") != "")
             & (pl.col("object") != pl.col("subject"))
+            & (pl.col("subject") != "")
         )
         .select(pl.col("object").alias("subject"), pl.col("subject").alias("parent"))
         .unique("subject", keep="first", maintain_order=True)

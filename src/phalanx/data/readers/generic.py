@@ -132,7 +132,9 @@ def convert_generic(part: Part, column_map: ColumnMap | None = None) -> Converte
         times, missing, used = time_column(frame[time_source], unit)
         shown = frame[time_source].cast(pl.String).fill_null("")
         text = pl.lit(f"time {time_source}=" + shown + "; expected a number or an ISO 8601 time")
-        bad = pl.select(pl.when(missing).then(text).otherwise(None).cast(pl.String)).to_series()
+        bad = pl.select(
+            pl.when(missing & (shown.str.strip_chars() != "")).then(text).otherwise(None).cast(pl.String)
+        ).to_series()
         columns.append(pl.lit(times).alias("time_ns"))
         notes.append(f"time_ns is taken from column {time_source!r}, read as {used}")
     frame = frame.with_columns(columns)

@@ -26,7 +26,7 @@ def _convert(part: Part) -> Converted:
         pl.lit("NETFLOW").alias("object_kind"),
     )
     reason = pl.select(
-        pl.when(bad).then(pl.lit("ts=" + shown + "; expected a number, in s")).otherwise(None)
+        pl.when(bad & (shown != "")).then(pl.lit("ts=" + shown + "; expected a number, in s")).otherwise(None)
     ).to_series()
     stage = next((name for name in ("detailedlabel", "detailed-label") if name in frame.columns), None)
     if stage:
