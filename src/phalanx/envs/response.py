@@ -41,8 +41,8 @@ CONTEXT_COLUMNS = (
     Column("silent_share", "context"),
 )
 
-_ANSWER_DECAY = 0.9
-_RATE_DECAY = 0.99
+_ANSWER_LOSS = 0.125  # powers of two: their products are exact, so that a fused multiply-add gives the same bits
+_RATE_GAIN = 1.0 / 128.0
 _TREE_DEPTH = 6
 
 
@@ -198,8 +198,8 @@ def respond(
         silent_until_s=silent_until_s,
         ticket_done_s=ticket_done_s,
         analyst_free_s=analyst_free_s,
-        answers=jnp.where(acting, _ANSWER_DECAY * state.answers + answered, state.answers),
-        answer_rate=_RATE_DECAY * state.answer_rate + (1.0 - _RATE_DECAY) * answered,
+        answers=jnp.where(acting, state.answers - _ANSWER_LOSS * state.answers + answered, state.answers),
+        answer_rate=state.answer_rate + _RATE_GAIN * (answered - state.answer_rate),
     )
     happened = verdict < Verdict.BLOCK
     return state, Response(happened=happened, silenced=silenced, contained=contained, ticket=ticket)
@@ -251,7 +251,7 @@ def context_features(
     """The response's own state as the members see it, in the order of ``CONTEXT_COLUMNS``, each in [0, 1] or near."""
     return jnp.stack(
         [
-            state.answers[entity] * (1.0 - _ANSWER_DECAY),
+            state.answers[entity] * _ANSWER_LOSS,
             jnp.isfinite(state.ticket_done_s[entity]).astype(jnp.float32),
             jnp.clip((state.analyst_free_s.min() - now_s) / config.max_wait_s, 0.0, 1.0),
             state.answer_rate,

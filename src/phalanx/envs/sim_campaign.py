@@ -30,6 +30,7 @@ __all__ = [
 
 N_DRAWS = 12
 _SUCCESS_DISCOUNT = 0.9
+_MOST_ATTEMPTS = 2**20
 
 
 @dataclass(frozen=True)
@@ -145,8 +146,8 @@ def init_campaigns(config: AttackConfig, key: PRNGKeyArray, duration_s: float) -
 def attack_draws(
     key: PRNGKeyArray, campaign: Int[Array, ""], attempt: Int[Array, ""]
 ) -> Float[Array, " draw"]:
-    """The random numbers of one attempt, whatever was answered before."""
-    return jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, campaign + 1), attempt), (N_DRAWS,))
+    """The random numbers of one attempt (fewer than 2^20 of them), whatever was answered before."""
+    return jax.random.uniform(jax.random.fold_in(key, (campaign + 1) * _MOST_ATTEMPTS + attempt), (N_DRAWS,))
 
 
 def choose_turn(

@@ -161,7 +161,7 @@ class Simulator(Environment):
         """Starts an episode: roles of the hosts, campaigns, the first event."""
         key_role, key_attack, key_event = jax.random.split(key, 3)
         config = self.config
-        role = jax.random.randint(key_role, (config.n_hosts,), 0, len(ROLES), jnp.int32)
+        role = jnp.floor(jax.random.uniform(key_role, (config.n_hosts,)) * len(ROLES)).astype(jnp.int32)
         world = init_world(self.tables, role, config.slots_per_host)
         campaigns = init_campaigns(config.attack, key_attack, config.duration_s)
         response = init_response(config.response, world.alive.shape[0])
