@@ -47,8 +47,8 @@ def _lane(env, start, first, stop, verdicts):
 
 def _run(env, verdicts, start=0, first=0, stop=None):
     stop = env.events.n_rows if stop is None else stop
-    edges = (jnp.asarray(x, jnp.int32) for x in (start, first, stop))
-    return _lane(env, *edges, jnp.asarray(verdicts, jnp.int32))
+    start, first, stop = (jnp.asarray(x, jnp.int32) for x in (start, first, stop))
+    return _lane(env, start, first, stop, jnp.asarray(verdicts, jnp.int32))
 
 
 class _Loop:
