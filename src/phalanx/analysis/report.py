@@ -39,11 +39,11 @@ _MEASURES = (
     Measure("recall", "Recall", percent=True),
     Measure("mcc", "MCC", score=True),
     Measure("pr_auc", "PR-AUC", score=True),
-    Measure("damage_prevented", "Damage prevented", percent=True),
+    Measure("damage_prevented", "Damage\nprevented", percent=True),
     Measure("availability", "Availability", percent=True),
-    Measure("time_to_contain_s", "Time to contain (s)", better=-1),
-    Measure("false_blocks_per_million", "False blocks per million", better=-1),
-    Measure("alerts_per_day", "Alerts per day", better=-1),
+    Measure("time_to_contain_s", "Time to\ncontain (s)", better=-1),
+    Measure("false_blocks_per_million", "False blocks\nper million", better=-1),
+    Measure("alerts_per_day", "Alerts\nper day", better=-1),
 )
 
 _SETTINGS = (
@@ -58,6 +58,8 @@ _SETTINGS = (
     "seed",
     "seeds",
 )
+
+_PERCENT = "\u00a0%"
 
 _SIDES = (
     ("Malicious", ("tp", "caught", "right"), ("fn", "missed", "wrong")),
@@ -232,13 +234,15 @@ def _per_seed(evaluation: Mapping[str, Any]) -> str:
     ]
     spread = [(m, summary([number(row.get(m.key)) for row in rows])) for m in shown]
     middle = [m.cell(s["iqm"]) for m, s in spread]
-    interval = [f"{m.cell(s['low']).removesuffix(' %')}&ndash;{m.cell(s['high'])}" for m, s in spread]
+    interval = [f"{m.cell(s['low']).removesuffix(_PERCENT)}&ndash;{m.cell(s['high'])}" for m, s in spread]
     worst = [m.cell(_extreme(rows, m, -1)) for m in shown]
     cells += [("total own", ["interquartile mean", *middle]), ("total", ["95 % interval", *interval])]
     cells += [("total", ["worst seed", *worst])]
     head = ["Seed", *(measure.name for measure in shown)]
     note = "A mean hides its worst seed; the interval is a bootstrap over seeds."
-    return _section("Seeds", note, f'<div class="card">{table("Results by seed", head, cells)}</div>')
+    return _section(
+        "Seeds", note, f'<div class="card">{table("Results by seed", head, cells, "dense")}</div>'
+    )
 
 
 def _extreme(rows: list[Mapping[str, Any]], measure: Measure, side: int) -> float | None:

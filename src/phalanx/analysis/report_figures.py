@@ -156,17 +156,17 @@ _CURVES = (
 
 
 def show(value: float | None, *, percent: bool = False) -> str:
-    """A number for people: three significant digits, thousands separated.
+    r"""A number for people: three significant digits, thousands separated.
 
     Example:
         >>> show(0.51234), show(998830.0), show(0.123, percent=True), show(None), show(1.5e-7)
-        ('0.512', '998,830', '12.3 %', 'n/a', '1.5e-07')
+        ('0.512', '998,830', '12.3\xa0%', 'n/a', '1.5e-07')
     """
     if value is None:
         return "n/a"
     if percent:
         digits = 0 if value in (0.0, 1.0) else 2 if 0.99 <= abs(value) < 1.0 else 1
-        return f"{100 * value:.{digits}f} %"
+        return f"{100 * value:.{digits}f}\u00a0%"  # no line break before the sign
     if value == 0 or 1e-3 <= abs(value) < 1e3:
         return f"{value:.3g}"
     return f"{value:,.0f}" if 1e3 <= abs(value) < 1e9 else f"{value:.2g}"

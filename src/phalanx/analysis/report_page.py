@@ -41,7 +41,8 @@ h2 { font-size:19px; margin:40px 0 4px; } h3 { font-size:15px; line-height:1.35;
 .outcome.bad { border-color:var(--bad); } .outcome b { display:block; }
 .good b { color:var(--good); } .warn b { color:var(--warn); } .bad b { color:var(--bad); }
 .muted,.sub { color:var(--muted); } .sub { font-size:13px; margin-top:2px; } h2+.sub { margin-bottom:12px; }
-.tiles { display:grid; grid-template-columns:repeat(auto-fit,minmax(138px,1fr)); gap:12px; margin:22px 0 0; padding:0; }
+.tiles { display:grid; grid-template-columns:repeat(auto-fill,minmax(138px,1fr)); gap:12px;
+  margin:22px 0 0; padding:0; }
 .tile { background:var(--surface); border:1px solid var(--line); border-radius:10px; padding:12px 14px; }
 .tile dt { color:var(--muted); font-size:13px; } .tile dd { margin:2px 0 0; font-size:23px; font-weight:600;
   font-variant-numeric:tabular-nums; line-height:1.2; } .tile small { display:block; color:var(--muted); font-size:12px;
@@ -58,13 +59,14 @@ figure.card { display:flex; flex-direction:column; } figure.card .plot { margin-
 table { border-collapse:collapse; width:100%; font-variant-numeric:tabular-nums; font-size:14px; }
 th,td { padding:7px 10px; text-align:right; border-bottom:1px solid var(--line); white-space:nowrap; }
 th { color:var(--muted); font-weight:500; } tbody th { color:var(--ink); }
-thead th { vertical-align:bottom; white-space:normal; line-height:1.25;
-  min-width:5.2em; }
+thead th { vertical-align:bottom; white-space:pre; line-height:1.25; }
 th:first-child,td:first-child { text-align:left; padding-left:0; position:sticky; left:0;
   background:var(--surface); } tbody tr:last-child>* { border-bottom:0; }
 tr.own>* { font-weight:650; } tr.total>* { background:var(--page); } .best { color:var(--good); font-weight:650; }
+.dense th,.dense td { padding:6px 7px; font-size:13px; } .dense th:first-child { padding-left:0; }
 .wrap td { white-space:normal; overflow-wrap:anywhere; text-align:left; }
-.matrix td { border:2px solid var(--surface); text-align:center; padding:12px 6px; border-radius:8px; }
+.matrix { table-layout:fixed; } .matrix td { white-space:normal;
+  border:2px solid var(--surface); text-align:center; padding:12px 6px; border-radius:8px; }
 .matrix th { border:0; white-space:normal; } .matrix thead th { text-align:center; }
 .matrix td b { display:block; font-size:18px; } .matrix td small { color:var(--muted); }
 .right { background:color-mix(in srgb,var(--good) 15%,transparent); }
@@ -164,7 +166,7 @@ def table(label: str, head: list[str], rows: list[tuple[str, list[str]]], css: s
 
     Args:
         label: what it holds, for screen readers.
-        head: names of the columns.
+        head: names of the columns; a line feed breaks the line.
         rows: class of each row and its cells as *escaped* HTML, the row's name first.
         css: class of the table.
     """
