@@ -193,6 +193,21 @@ def test_ingest_of_what_is_no_table_is_bad_data_and_writes_nothing(capsys, tmp_p
     assert list(tmp_path.iterdir()) == [source]
 
 
+@pytest.mark.slow
+def test_simulate_writes_the_same_table_for_the_same_seed(capsys, tmp_path: Path) -> None:
+    tables = []
+    for number, seed in enumerate((5, 5, 6)):
+        out = tmp_path / f"{number}.parquet"
+        flags = ["--hosts", "2", "--hours", "0.25", "--campaigns", "1", "--seed", str(seed), "--json"]
+        assert main(["simulate", "--out", str(out), *flags]) == 0
+        said = json.loads(capsys.readouterr().out)
+        tables.append(pl.read_parquet(out))
+        assert said["events"] == tables[-1].height > 0
+        assert said["malicious"] == tables[-1].filter(pl.col("label") == 1).height
+    assert tables[0].equals(tables[1])
+    assert not tables[0].equals(tables[2])
+
+
 # Help
 
 
