@@ -331,7 +331,7 @@ for number in range(rounds):
 
 
 def test_a_kill_at_any_moment_leaves_a_run_that_reads_and_resumes(tmp_path: Path, caplog) -> None:
-    rounds = 12
+    rounds = 8
     script = tmp_path / "killed.py"
     script.write_text(_KILLED)
     done = subprocess.run(
