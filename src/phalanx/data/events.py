@@ -244,7 +244,7 @@ def _normal(series: pl.Series) -> pl.Series:
     if dtype.is_numeric():
         series = series.cast(pl.Float64)
         return series.set(~series.is_finite(), None)
-    if dtype.is_nested() or dtype == pl.Binary:
+    if dtype.is_nested() or dtype in (pl.Binary, pl.Object):
         return pl.Series(
             series.name, [None if v is None else str(v) for v in series.to_list()], pl.String
         ).fill_null("")

@@ -59,6 +59,7 @@ _GROUPS: Sequence[tuple[str, re.Pattern[str]]] = (
     ),
 )
 _ID_LIKE_SHARE = 0.5
+_FEW = 16
 
 
 def path_class(path: str) -> str:
@@ -161,7 +162,7 @@ def choose_features(
         if _TIME.search(name) or (series.dtype.is_numeric() and _is_monotone(series)):
             skipped_time.append(name)
             continue
-        if _IDENTITY.search(name) or (series.dtype == pl.String and _is_id_like(series, max_values)):
+        if _IDENTITY.search(name) or (series.dtype == pl.String and _is_id_like(series)):
             skipped_id.append(name)
             continue
         feature = _feature(series)
@@ -225,9 +226,9 @@ def _is_monotone(series: pl.Series) -> bool:
     return bool((steps > 0).all() or (steps < 0).all())
 
 
-def _is_id_like(series: pl.Series, max_values: int) -> bool:
+def _is_id_like(series: pl.Series) -> bool:
     filled = series.filter(series != "")
-    return filled.n_unique() > max(max_values, _ID_LIKE_SHARE * len(filled))
+    return filled.n_unique() > max(_FEW, _ID_LIKE_SHARE * len(filled))
 
 
 def _twin(

@@ -97,7 +97,7 @@ def _load_binary(read: Callable[[io.BytesIO], pl.DataFrame], name: str) -> Calla
     def load(path: Path, content: bytes) -> Loaded:
         try:
             frame = read(io.BytesIO(content))
-        except Exception as problem:  # polars raises many kinds, some not its own, on damaged files
+        except (Exception, pl.exceptions.PanicException) as problem:  # damaged files raise kinds of all sorts
             reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
             raise DataError(f"{path}: damaged {name} file ({reason}). Write or fetch it again") from problem
         if frame.height == 0:

@@ -110,7 +110,7 @@ def _by_time(
     table: EventTable, fractions: tuple[float, ...], seed: int, group: str | None, keep_timeless: bool
 ) -> Splits:
     times = table.time_ns
-    if times.min(initial=0) == times.max(initial=0):
+    if not len(times) or times.min() == times.max():
         raise DataError(
             "the time split needs times, and all rows have the same. "
             "Use --split stratified, or group where there are groups"
@@ -190,16 +190,16 @@ def _dense(names: pl.Series) -> Int[np.ndarray, " event"]:
 
 def _campaign_ties(
     table: EventTable, subject: Int[np.ndarray, " event"], n_subjects: int
-) -> tuple[Int[np.ndarray, " tie"], Int[np.ndarray, " tie"]]:
+) -> Int[np.ndarray, "2 _"]:
     """Pairs of subject and campaign; campaigns are numbered after the subjects."""
     campaign = table.strings("campaign")
     rows = np.flatnonzero((campaign != "").to_numpy())
-    return subject[rows], n_subjects + (_dense(campaign.gather(rows)) if len(rows) else rows)
+    return np.stack([subject[rows], n_subjects + (_dense(campaign.gather(rows)) if len(rows) else rows)])
 
 
 def _duplicate_ties(
     table: EventTable, subject: Int[np.ndarray, " event"], n_subjects: int
-) -> tuple[Int[np.ndarray, " tie"], Int[np.ndarray, " tie"]]:
+) -> Int[np.ndarray, "2 _"]:
     """Pairs of each subject and the first one with the same events."""
     contents = [pl.Series(name, table.strings(name)) for name in ("kind", "path", "command", "object_kind")]
     codes = pl.DataFrame([column for column in contents]).hash_rows(seed=0)
@@ -214,18 +214,15 @@ def _duplicate_ties(
     for name, events in zip(traces["subject"].to_list(), traces["code"], strict=True):
         left.append(name)
         right.append(first.setdefault(events.to_numpy().tobytes(), name))
-    return np.asarray(left, np.int64), np.asarray(right, np.int64)
+    return np.asarray([left, right], np.int64)
 
 
-def _components(
-    n_subjects: int, ties: Sequence[tuple[Int[np.ndarray, " tie"], Int[np.ndarray, " tie"]]]
-) -> Int[np.ndarray, " subject"]:
+def _components(n_subjects: int, ties: Sequence[Int[np.ndarray, "2 _"]]) -> Int[np.ndarray, " subject"]:
     """Connected components of subjects (and of whatever is numbered after them)."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
-    left = np.concatenate([pair[0] for pair in ties])
-    right = np.concatenate([pair[1] for pair in ties])
+    left, right = np.concatenate(ties, axis=1)
     size = max(n_subjects, int(right.max(initial=0)) + 1)
     graph = coo_matrix((np.ones(len(left), bool), (left, right)), shape=(size, size))
     return connected_components(graph, directed=False)[1][:n_subjects]

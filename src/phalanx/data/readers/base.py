@@ -38,7 +38,8 @@ class Converted:
         source: name for messages and rejects.
         frame: rows; contract columns may be missing or hold nulls, which ``finish`` fills or rejects.
         label: name of the column that holds the label, if any.
-        label_values: label value (as text) -> 1, 0 or -1, before ``LABEL_WORDS``.
+        label_values: label column -> its values (as text) -> 1, 0 or -1, before ``LABEL_WORDS``; the value ``*`` stands
+            for all others, the column ``*`` for any.
         notes: what the reader filled in or decided.
         bad: row reason column built by the reader: null where the row is good.
     """
@@ -46,7 +47,7 @@ class Converted:
     source: str
     frame: pl.DataFrame
     label: str | None = None
-    label_values: Mapping[str, int] = field(default_factory=dict)
+    label_values: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     bad: pl.Series | None = None
 
@@ -117,7 +118,7 @@ def label_column(series: pl.Series, values: Mapping[str, int]) -> tuple[pl.Serie
 
     Args:
         series: of any type; null means unknown (-1).
-        values: extra words -> label, before ``LABEL_WORDS``.
+        values: extra words -> label, before ``LABEL_WORDS``; ``*`` stands for all words in neither.
     """
     if series.dtype == pl.Boolean:
         text = series.cast(pl.Int8).cast(pl.String)
@@ -133,15 +134,8 @@ def label_column(series: pl.Series, values: Mapping[str, int]) -> tuple[pl.Serie
     text = text.fill_null("").str.strip_chars()
     words = {str(word).strip().lower(): int(label) for word, label in values.items()}
     known = {**LABEL_WORDS, **words}
-    uniques = text.unique()
-    table = {word: known[word.lower()] for word in uniques if word.lower() in known}
-    if "*" in words:
-        table = {word: table.get(word, words["*"]) for word in uniques}
-    labels = (
-        text.replace_strict(table, default=None, return_dtype=pl.Int8)
-        if table
-        else text.replace_strict({"": -1}, default=None, return_dtype=pl.Int8)
-    )
+    table = {word: known.get(word.lower(), words.get("*")) for word in text.unique()}
+    labels = text.replace_strict(list(table), list(table.values()), return_dtype=pl.Int8)
     return labels, labels.is_null()
 
 
@@ -176,7 +170,8 @@ def finish(
             f"{source}: no column {chosen!r} for the label; it has: {names}. Pass --label with one of them"
         )
     if chosen is not None:
-        labels, bad = label_column(frame[chosen], converted.label_values)
+        values = converted.label_values.get(chosen, converted.label_values.get("*", {}))
+        labels, bad = label_column(frame[chosen], values)
         shown = _shown(frame[chosen])
         reasons.append(_reason(bad, f"label {chosen}=" + shown + "; expected 0, 1 or -1. Pass --map"))
         frame = frame.with_columns(labels.fill_null(-1).alias("label"))

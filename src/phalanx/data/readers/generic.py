@@ -138,7 +138,7 @@ def convert_generic(part: Part, column_map: ColumnMap | None = None) -> Converte
         columns.append(pl.lit(times).alias("time_ns"))
         notes.append(f"time_ns is taken from column {time_source!r}, read as {used}")
     frame = frame.with_columns(columns)
-    return Converted(part.source, frame, label, column_map.label_values, tuple(notes), bad)
+    return Converted(part.source, frame, label, {"*": column_map.label_values}, tuple(notes), bad)
 
 
 GENERIC = Reader("generic", lambda columns: True, convert_generic)

@@ -29,9 +29,7 @@ def _convert(part: Part) -> Converted:
         "'difficulty' tells how often classifiers failed: never a default feature",
     )
     label = "label" if "label" in frame.columns else "attack"
-    return Converted(
-        part.source, frame, label, {"normal": 0, "normal.": 0, "*": 1} if label == "attack" else {}, notes
-    )
+    return Converted(part.source, frame, label, {"attack": {"normal": 0, "normal.": 0, "*": 1}}, notes)
 
 
 NSL_KDD = Reader("nsl-kdd", _matches, _convert)

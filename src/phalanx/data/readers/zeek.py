@@ -33,7 +33,7 @@ def _convert(part: Part) -> Converted:
         frame = frame.with_columns(pl.col(stage).alias("stage"))
     notes = ["no process: each connection (uid) is a subject of its own, on the host that opened it"]
     label = "label" if "label" in frame.columns else None
-    return Converted(part.source, frame, label, {"(empty)": -1}, tuple(notes), reason.cast(pl.String))
+    return Converted(part.source, frame, label, {"*": {"(empty)": -1}}, tuple(notes), reason.cast(pl.String))
 
 
 ZEEK = Reader("zeek", _matches, _convert)
