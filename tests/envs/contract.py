@@ -24,14 +24,14 @@ def check_contract(env: Environment, *, n_steps: int = 40, n_envs: int = 8, seed
     verdicts = jax.random.randint(jax.random.fold_in(key, 1), (n_steps, n_envs), 0, N_VERDICTS)
     keys = jax.random.split(jax.random.fold_in(key, 2), (n_steps, n_envs))
     starts = jax.random.split(jax.random.fold_in(key, 3), n_envs)
-    first, steps, states = _run(env, starts, verdicts, keys)
+    first, steps = _run(env, starts, verdicts, keys)
     for observation in (first, steps.observation, steps.final_observation):
         _check_observation(env, observation)
     _check_step(env, starts[0], verdicts[0, 0], keys[0, 0])
     _check_outcome(steps)
-    _check_reset(env, states, steps, keys)
+    _check_reset(env, steps, keys)
     again = _run(env, starts, verdicts, keys)
-    assert leaves_equal((first, steps), again[:2]), "equal keys gave different episodes"
+    assert leaves_equal((first, steps), again), "equal keys gave different episodes"
     for chosen in (0, n_envs - 1):
         part = slice(chosen, chosen + 1)
         alone = _run(env, starts[part], verdicts[:, part], keys[:, part])
@@ -39,7 +39,7 @@ def check_contract(env: Environment, *, n_steps: int = 40, n_envs: int = 8, seed
             jax.tree.map(lambda x, p=part: x[p], first),
             jax.tree.map(lambda x, p=part: x[:, p], steps),
         )
-        assert leaves_equal(alone[:2], inside), "a batch of 1 differs from the same episode in a batch"
+        assert leaves_equal(alone, inside), "a batch of 1 differs from the same episode in a batch"
 
 
 def leaves_equal(left: Any, right: Any) -> bool:
@@ -49,17 +49,16 @@ def leaves_equal(left: Any, right: Any) -> bool:
 
 
 @eqx.filter_jit
-def _run(env: Environment, starts: Any, verdicts: Any, keys: Any) -> tuple[Observation, TimeStep, Any]:
+def _run(env: Environment, starts: Any, verdicts: Any, keys: Any) -> tuple[Observation, TimeStep]:
     state, first = jax.vmap(env.reset)(starts)
 
     def body(state: Any, at: Any) -> Any:
         verdict, key = at
-        before = state
         state, step = jax.vmap(auto_reset_step, (None, 0, 0, 0))(env, state, verdict, key)
-        return state, (step, before)
+        return state, step
 
-    _, (steps, states) = jax.lax.scan(body, state, (verdicts, keys))
-    return first, steps, states
+    _, steps = jax.lax.scan(body, state, (verdicts, keys))
+    return first, steps
 
 
 def _check_observation(env: Environment, observation: Observation) -> None:
@@ -99,12 +98,11 @@ def _check_outcome(steps: TimeStep) -> None:
         grows = np.diff(total, axis=0) >= 0
         assert (grows | done[:-1]).all(), f"score.{name} fell within an episode"
     score = steps.score
-    assert (np.asarray(score.damage) <= np.asarray(score.malicious) + 1e-3).all() or score.damage.max() > 0
     assert (np.asarray(score.benign_lost) <= np.asarray(score.benign)).all()
     assert (np.asarray(score.contained) <= np.asarray(score.campaigns)).all()
 
 
-def _check_reset(env: Environment, states: Any, steps: TimeStep, keys: Any) -> None:
+def _check_reset(env: Environment, steps: TimeStep, keys: Any) -> None:
     """Where an episode ended: its outcome is the old one's, the observation a new one's first."""
     time, index = (int(x[0]) for x in np.nonzero(np.asarray(steps.done)))
     key_reset = jax.random.split(keys[time, index])[1]
@@ -119,4 +117,3 @@ def _check_reset(env: Environment, states: Any, steps: TimeStep, keys: Any) -> N
         jax.tree.leaves(steps.final_observation), jax.tree.leaves(steps.observation), strict=True
     ):
         assert np.array_equal(np.asarray(old)[going], np.asarray(new)[going])
-    assert states is not None

@@ -12,7 +12,7 @@ Effects and costs are those of ``response``, applied to recorded time. What the 
   Quarantine of another process contains nothing, even where it silences a malicious descendant for a while.
 - Analysts are looked at when an event is decided: a ticket that falls due between two events closes at the second.
 - The recorded numbers of a row (rolling statistics) are those of the recording; vanished rows still count in them.
-- An evicted process (see ``slots.claim``) loses its open ticket and its count of answers.
+- An evicted process (see ``slots.claim``) loses its open ticket and its count of answers; its silence lasts.
 
 Rows of unknown label take part, cost nothing and count as neither malicious nor benign; an alert costs on any row.
 The data's end, like the limit of events, is a truncation.
@@ -64,7 +64,7 @@ class ReplayConfig:
     episode_events: int = 1024
     n_entities: int = 128
     start: int | None = None
-    window: int = 64
+    window: int = 256
 
 
 class ReplayState(eqx.Module):
@@ -80,6 +80,7 @@ class ReplayState(eqx.Module):
         entity: slot of the event shown.
         source: slot whose memory it continues.
         response: what earlier verdicts left behind, per slot.
+        quiet_until_s: per subject of the rows, met or not, end of its silence (-inf: none).
         works_for: campaign that each slot's process works for, as far as decided events show; -1 none.
         campaigns: per campaign, inf before its first scored event, then its time since the start in s; negative once
             the campaign is contained (``-1 - slot`` of the process that was caught).
@@ -95,6 +96,7 @@ class ReplayState(eqx.Module):
     entity: Int[Array, "*batch"]
     source: Int[Array, "*batch"]
     response: ResponseState
+    quiet_until_s: Float[Array, "*batch subject"]
     works_for: Int[Array, "*batch entity"]
     campaigns: Float[Array, "*batch campaign"]
     score: Score
@@ -180,7 +182,8 @@ class ReplayEnv(Environment):
         campaigns, attempts = self._attempt(state.campaigns, row, now_s, scored)
         caught = outcome.contained | (here & (verdict == Verdict.QUARANTINE))
         campaigns, contained, waited_s = _contain(campaigns, jnp.where(caught, works_for, -1), now_s)
-        moved = self._advance(row, state.stop, state.start, state.slots, response, campaigns)
+        quiet_until_s = self._silence(state, works_for, verdict, now_s)
+        moved = self._advance(row, state.stop, state.start, quiet_until_s, campaigns)
         following = jnp.where(state.row < state.stop, moved, state.row)
 
         score = self._count(state.score, row, verdict, outcome, scored)
@@ -210,6 +213,7 @@ class ReplayEnv(Environment):
                 entity=state.entity,
                 source=state.source,
                 response=response,
+                quiet_until_s=quiet_until_s,
                 works_for=works_for,
                 campaigns=campaigns,
                 score=score,
@@ -250,6 +254,7 @@ class ReplayEnv(Environment):
                 entity=none,
                 source=none,
                 response=init_response(self.config.response, n_entities),
+                quiet_until_s=jnp.full(self.events.subtree_end.shape[0], -jnp.inf, jnp.float32),
                 works_for=jnp.full(n_entities, -1, jnp.int32),
                 campaigns=jnp.full(max(self.events.n_campaigns, 1), jnp.inf, jnp.float32),
                 score=empty_score(),
@@ -349,27 +354,48 @@ class ReplayEnv(Environment):
             (score.benign + lost, score.benign_lost + lost, score.duration_s + passed_s),
         )
 
+    def _silence(
+        self,
+        state: ReplayState,
+        works_for: Int[Array, " entity"],
+        verdict: Int[Array, ""],
+        now_s: Float[Array, ""],
+    ) -> Float[Array, " subject"]:
+        """Silences the descendants of whoever ``respond`` silenced, those without a slot too; one root at a time."""
+        ends, slots = self.events.subtree_end, jnp.arange(self.spec.n_entities)
+        subjects = jnp.arange(ends.shape[0])
+        due = (state.response.ticket_done_s <= now_s) & (works_for >= 0)
+        roots = due | ((slots == state.entity) & (verdict == Verdict.QUARANTINE))
+        ttl_s = self.config.response.quarantine_ttl_s
+
+        def spread(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+            quiet_until_s, left = carry
+            slot = jnp.argmax(left)
+            root = state.slots.subject[slot]
+            until_s = jnp.where(due[slot], jnp.inf, now_s + ttl_s)
+            below = (subjects >= root) & (subjects < ends[root])
+            quiet_until_s = jnp.where(below, jnp.maximum(quiet_until_s, until_s), quiet_until_s)
+            return quiet_until_s, left & (slots != slot)
+
+        return jax.lax.while_loop(lambda carry: carry[1].any(), spread, (state.quiet_until_s, roots))[0]
+
     def _advance(
         self,
         row: Int[Array, ""],
         stop: Int[Array, ""],
         start: Int[Array, ""],
-        slots: SlotTable,
-        response: ResponseState,
+        quiet_until_s: Float[Array, " subject"],
         campaigns: Float[Array, " campaign"],
     ) -> Int[Array, ""]:
         """The next row that is left, or ``stop``; looks at ``window`` rows at a time."""
         events, origin_s = self.events, self.events.time_s[start]
         offsets = jnp.arange(self.config.window, dtype=jnp.int32)
-        lowest, until_s = slots.subject[None], response.silent_until_s[None]
-        end = jnp.where(lowest >= 0, events.subtree_end[lowest], -1)
 
         def look(carry: tuple[Array, Array]) -> tuple[Array, Array]:
             at, _ = carry
             rows = jnp.minimum(at + offsets, events.n_rows - 1)
-            subject, time_s = events.subject[rows, None], events.time_s[rows, None] - origin_s
-            quiet = (lowest <= subject) & (subject < end) & (until_s > time_s)
-            shown = (at + offsets < stop) & ~quiet.any(axis=1) & ~_stopped(campaigns, events.campaign[rows])
+            quiet = quiet_until_s[events.subject[rows]] > events.time_s[rows] - origin_s
+            shown = (at + offsets < stop) & ~quiet & ~_stopped(campaigns, events.campaign[rows])
             found = shown.any()
             step = jnp.where(found, jnp.argmax(shown).astype(jnp.int32), self.config.window)
             return at + step, found
