@@ -294,6 +294,7 @@ def test_jitted_helpers_encode_as_the_table_does() -> None:
     raw = table.frame.select(pl.col(column.name).cast(pl.Float32) for column in encoder.numbers)
     values = jnp.asarray(raw.fill_null(float("nan")).to_numpy())
     scaled = jax.jit(jax.vmap(encoder.scale))(values)
+    np.testing.assert_array_equal(scaled, encoder.scale(values))
     np.testing.assert_allclose(scaled, encoded.numeric[:, : len(encoder.numbers)], atol=1e-5)
     names = ["READ", "NOVEL", ""]
     lookup = encoder.category_lookup("kind", names)

@@ -106,8 +106,10 @@ def _signed_log(raw: Any, xp: Any) -> Any:
 
 def scale_numbers(raw: Any, numbers: Sequence[NumericColumn], xp: Any) -> Any:
     """The numeric transform, for NumPy and JAX arrays alike."""
-    mean = xp.asarray([column.mean for column in numbers], xp.float32)
-    inverse = xp.asarray([1.0 / column.std if column.std > 0 else 0.0 for column in numbers], xp.float32)
+    shape = (1,) * (raw.ndim - 1) + (len(numbers),)
+    mean = xp.asarray([column.mean for column in numbers], xp.float32).reshape(shape)
+    inverse = [1.0 / column.std if column.std > 0 else 0.0 for column in numbers]
+    inverse = xp.asarray(inverse, xp.float32).reshape(shape)
     scaled = xp.clip((_signed_log(raw, xp) - mean) * inverse, -_LIMIT, _LIMIT)
     return xp.where(xp.isnan(scaled), xp.zeros_like(scaled), scaled)
 
