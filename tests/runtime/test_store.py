@@ -148,6 +148,10 @@ def test_evaluation_and_encoder_are_kept(folder: RunFolder) -> None:
     assert folder.read_eval() is None
     with pytest.raises(RunError, match="encoder.json: missing"):
         folder.read_encoder()
+    with pytest.raises(RunError, match=r"operating_point.json: missing.*--resume"):
+        folder.read_operating_point()
+    folder.write_operating_point({"threshold": 0.25})
+    assert folder.read_operating_point() == {"threshold": 0.25}
     folder.write_eval({"f1": 0.5, "per_seed": [{"f1": float("nan")}]})
     folder.write_encoder('{"columns": ["kind"]}')
     assert folder.read_eval() == {"f1": 0.5, "per_seed": [{"f1": None}]}
@@ -214,7 +218,9 @@ def tree(value: float) -> dict[str, np.ndarray]:
 
 def test_the_last_two_and_the_best_are_kept(folder: RunFolder) -> None:
     for iteration in (10, 20, 30, 40):
-        folder.checkpoints.save(iteration, tree(iteration), best=iteration == 20)
+        folder.checkpoints.save(iteration, tree(iteration))
+        if iteration == 20:
+            folder.checkpoints.save_best(iteration, tree(iteration))
     assert folder.checkpoints.iterations() == (30, 40)
     files = {file.name for file in (folder.path / "checkpoints").iterdir()}
     assert files == {"30.eqx", "40.eqx", "best.eqx", "manifest.json"}
@@ -259,11 +265,21 @@ def test_going_back_leaves_no_later_checkpoint(folder: RunFolder) -> None:
     assert folder.checkpoints.iterations() == (10, 15)
 
 
+def test_a_checkpoint_can_be_asked_for_by_its_iteration(folder: RunFolder) -> None:
+    for iteration in (10, 20):
+        folder.checkpoints.save(iteration, tree(iteration))
+    iteration, loaded = folder.checkpoints.load(tree(0), iteration=10)
+    assert iteration == 10
+    np.testing.assert_array_equal(loaded["weight"], [10, 10, 10])
+    with pytest.raises(RunError, match="no checkpoint of iteration 15"):
+        folder.checkpoints.load(tree(0), iteration=15)
+
+
 def test_a_best_checkpoint_loads_on_both_sides_of_its_replacement(folder: RunFolder) -> None:
     best = folder.path / "checkpoints" / "best.eqx"
-    folder.checkpoints.save(10, tree(10), best=True)
+    folder.checkpoints.save_best(10, tree(10))
     before = best.read_bytes()
-    folder.checkpoints.save(20, tree(20), best=True)
+    folder.checkpoints.save_best(20, tree(20))
     assert folder.checkpoints.load(tree(0), best=True)[0] == 20
     best.write_bytes(before)  # a kill between the manifest and the file
     assert folder.checkpoints.load(tree(0), best=True)[0] == 10
@@ -309,7 +325,9 @@ def write():
         for iteration in range(start + 1, 10**6):
             log.write({"iteration": iteration, "loss/value": 0.5})
             weight = np.full(20_000, iteration, np.float32)
-            run.checkpoints.save(iteration, {"weight": weight}, best=iteration % 3 == 0)
+            run.checkpoints.save(iteration, {"weight": weight})
+            if iteration % 3 == 0:
+                run.checkpoints.save_best(iteration, {"weight": weight})
             run.write_eval({"iteration": iteration, "pad": "x" * 1000})
 
 for number in range(rounds):

@@ -53,46 +53,57 @@ class Checkpoints:
 
     path: Path
 
-    def save(self, iteration: int, tree: Any, *, best: bool = False) -> None:
-        """Keeps a tree as the newest checkpoint and, if asked, as the best; older ones than the last two go.
+    def save(self, iteration: int, tree: Any) -> None:
+        """Keeps a tree as the newest checkpoint; older ones than the last two go.
 
         Args:
             iteration: after which the tree was taken, >= 0; a resumed run may write the same one again.
             tree: arrays (typed PRNG keys too); other leaves are not saved.
-            best: also replaces ``best.eqx``.
         """
         content = tree_to_bytes(tree)
         saved = Checkpoint(iteration, f"{iteration}.eqx", hashlib.sha256(content).hexdigest())
         older, bests = self._manifest()
         write_bytes(self.path / saved.file, content)
-        older = [entry for entry in older if entry.iteration < iteration]
-        kept = [*older, saved][-_KEPT:]
-        if best:
-            present = _hash_of(self.path / _BEST)
-            valid = [entry for entry in bests if entry.sha256 == present]
-            bests = [Checkpoint(iteration, _BEST, saved.sha256), *valid]
+        kept = [*(entry for entry in older if entry.iteration < iteration), saved][-_KEPT:]
         write_json(self.path / "manifest.json", {"checkpoints": kept, "best": bests})
-        if best:
-            write_bytes(self.path / _BEST, content)
         names = {entry.file for entry in kept} | {_BEST}
         for file in self.path.glob("*.eqx"):
             if file.name not in names:
                 file.unlink(missing_ok=True)
 
-    def load(self, like: Tree, *, best: bool = False) -> tuple[int, Tree]:
+    def save_best(self, iteration: int, tree: Any) -> None:
+        """Replaces ``best.eqx`` by a tree, which may be a part of what ``save`` keeps.
+
+        Args:
+            iteration: after which the tree was taken.
+            tree: as for ``save``.
+        """
+        content = tree_to_bytes(tree)
+        saved = Checkpoint(iteration, _BEST, hashlib.sha256(content).hexdigest())
+        kept, bests = self._manifest()
+        present = _hash_of(self.path / _BEST)
+        valid = [entry for entry in bests if entry.sha256 == present]
+        write_json(self.path / "manifest.json", {"checkpoints": kept, "best": [saved, *valid]})
+        write_bytes(self.path / _BEST, content)
+
+    def load(self, like: Tree, *, best: bool = False, iteration: int | None = None) -> tuple[int, Tree]:
         """The newest checkpoint that is whole, or the best one, with the iteration after which it was taken.
 
         Args:
             like: a tree of the same structure, shapes and types.
             best: the best instead of the newest.
+            iteration: only a checkpoint that was taken after this one.
 
         Raises:
             RunError: where there is none, none is whole, or it holds another network than ``like``.
         """
         kept, bests = self._manifest()
         entries = bests if best else kept[::-1]
+        if iteration is not None:
+            entries = [entry for entry in entries if entry.iteration == iteration]
         if not entries:
             what = "best checkpoint" if best else "checkpoint"
+            what += "" if iteration is None else f" of iteration {iteration}"
             raise RunError(
                 f"{self.path}: no {what} was written. Train for longer, or start anew with `phalanx train`"
             )

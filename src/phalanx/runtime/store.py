@@ -4,6 +4,7 @@
 
     config.json      all resolved values, and the version that wrote them
     encoder.json     how columns become ids and scaled numbers
+    operating_point.json  threshold of the kept committee, from validation
     metrics.jsonl    one object an iteration
     checkpoints/     the newest two and the best
     tensorboard/     the metrics again, for TensorBoard
@@ -125,6 +126,21 @@ class RunFolder:
         if not path.is_file():
             raise RunError(f"{path}: missing. Restore it, or train anew")
         return path.read_text()
+
+    def write_operating_point(self, point: Mapping[str, Any]) -> None:
+        """Keeps where the best checkpoint's committee answers as ``operating_point.json``."""
+        write_json(self.path / "operating_point.json", point)
+
+    def read_operating_point(self) -> dict[str, Any]:
+        """Where the best checkpoint's committee answers.
+
+        Raises:
+            RunError: where there is none yet, or it is damaged.
+        """
+        path = self.path / "operating_point.json"
+        if not path.is_file():
+            raise RunError(f"{path}: missing: the run has not been validated yet. Go on with --resume")
+        return _read_object(path, "Restore it, or train anew")
 
     def write_eval(self, result: Mapping[str, Any]) -> None:
         """Keeps the last evaluation as ``eval.json``."""
