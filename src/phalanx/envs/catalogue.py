@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from phalanx.data.rolling import EVENT_CLASSES
+from phalanx.data.events import event_class_of
 
 __all__ = [
     "AREAS",
@@ -51,13 +51,6 @@ BENIGN_KIND_MIX = {
     "CHANGE_PRINCIPAL": 0.0004, "CLONE": 0.0002,
 }  # fmt: skip
 """Shares of the kinds in 408 k events of a real host (DARPA TC engagement 5, TRACE, 2019-05-07)."""
-
-_KIND_CLASS = {
-    "MMAP": "memory", "MPROTECT": "memory", "LOADLIBRARY": "memory",
-    "RECVMSG": "network", "SENDMSG": "network", "CONNECT": "network", "ACCEPT": "network",
-    "EXECUTE": "process", "FORK": "process", "CLONE": "process", "EXIT": "process", "SIGNAL": "process",
-    "CHANGE_PRINCIPAL": "identity",
-}  # fmt: skip
 
 AREAS: dict[str, tuple[str, str, str, str]] = {
     "none": ("", "", "", ""),
@@ -236,14 +229,14 @@ COMMANDS = tuple(f"{program}{flags}" for program in PROGRAMS for flags in ("", "
 
 N_ROOTS = 7
 ROLES: dict[str, tuple[str, ...]] = {
-    "workstation": ("browser", "mail", "office", "shell", "cron", "updater", "ssh"),
-    "server": ("web_server", "database", "jit", "scanner", "cron", "ssh", "backup"),
-    "developer": ("browser", "shell", "interpreter", "jit", "cron", "ssh", "mail"),
+    "workstation": ("browser", "mail", "office", "shell", "cron", "updater", "ssh", "office", "shell"),
+    "server": ("web_server", "database", "jit", "scanner", "cron", "ssh", "backup", "interpreter", "shell"),
+    "developer": ("browser", "shell", "interpreter", "jit", "cron", "ssh", "mail", "interpreter", "browser"),
 }
-"""Long-lived processes of a host by its role; each takes the slot of its position."""
+"""Processes of a host at the start by its role, in slots by position: ``N_ROOTS`` long-lived ones, then jobs."""
 
-ENTRY_PROGRAMS: dict[str, str] = {"mail": "shell", "browser": "shell", "office": "interpreter", "web_server": "shell",
-    "ssh": "shell"}  # fmt: skip
+ENTRY_PROGRAMS: dict[str, str] = {"mail": "office", "browser": "browser", "office": "interpreter",
+    "web_server": "interpreter", "ssh": "shell"}  # fmt: skip
 """Programs through which an attacker comes in, and what then runs (T1566, T1189, T1190, T1078)."""
 
 
@@ -257,7 +250,6 @@ class Stage:
         damage: of each successful event, in units of one benign event lost.
         child: program that is started when it completes; on another host where ``moves``.
         moves: whether the child runs on another host.
-        root: whether the acting process becomes uid 0.
     """
 
     mix: dict[str, float]
@@ -265,26 +257,28 @@ class Stage:
     damage: float
     child: str = ""
     moves: bool = False
-    root: bool = False
 
 
 STAGES: dict[str, Stage] = {
     "initial_access": Stage({"recv_web": 4, "execute_tmp": 2, "connect_web": 3, "create_tmp": 2}, 1, 0.2),
-    "execution": Stage({"execute": 3, "execute_tmp": 2, "fork": 2, "read_tmp": 3, "open_tmp": 2}, 2, 0.2,
+    "execution": Stage({"execute": 3, "execute_tmp": 2, "fork": 2, "read_tmp": 3, "open_tmp": 2}, 1, 0.2,
         child="interpreter"),
-    "elevation": Stage({"change_principal": 3, "mprotect_anonymous": 4, "mmap_anonymous": 3}, 2, 0.3, root=True),
-    "persistence": Stage({"write_startup": 5, "open_startup": 2, "create_tmp": 1, "attributes_tmp": 1}, 2, 0.3),
-    "discovery": Stage({"connect_any": 4, "connect_smb": 2, "read_sys": 3, "read_conf": 2}, 3, 0.2),
+    "elevation": Stage({"change_principal": 3, "mprotect_anonymous": 4, "mmap_anonymous": 3}, 1, 0.3),
+    "persistence": Stage({"write_startup": 5, "open_startup": 2, "create_tmp": 1, "attributes_tmp": 1}, 1, 0.3),
+    "discovery": Stage({"connect_any": 4, "connect_smb": 2, "read_sys": 3, "read_conf": 2}, 2, 0.2),
     "credentials": Stage({"read_cred": 5, "open_cred": 3, "read_sys": 1}, 2, 0.6),
     "lateral_movement": Stage({"connect_ssh": 5, "connect_smb": 2, "send_lan": 3}, 2, 0.6, child="shell",
         moves=True),
-    "collection": Stage({"read_doc": 5, "read_db": 3, "write_archive": 4}, 4, 0.6, child="archiver"),
-    "exfiltration": Stage({"send_large": 5, "send_web": 3, "read_archive": 2}, 4, 2.0),
-    "impact": Stage({"write_doc": 4, "rename_doc": 3, "unlink_log": 2, "close_doc": 1}, 4, 3.0),
+    "collection": Stage({"read_doc": 5, "read_db": 3, "write_archive": 4}, 3, 0.6),
+    "exfiltration": Stage({"send_large": 5, "send_web": 3, "read_archive": 2}, 3, 2.0),
+    "impact": Stage({"write_doc": 4, "rename_doc": 3, "unlink_log": 2, "close_doc": 1}, 3, 3.0),
 }  # fmt: skip
 
-_COVER = {"send_web": 2.0, "recv_web": 4.0, "read_conf": 2.0, "read_lib": 2.0, "mmap": 2.0, "open_lib": 1.5,
-    "close_lib": 2.0, "mprotect": 1.5, "close_conf": 1.0, "write_cache": 1.0}  # fmt: skip
+_BAIT = 2.5
+"""Factor on all bait: how often benign work looks like an attack."""
+
+_COMMON = 0.01
+"""Mean share over the programs from which on a template is ordinary work, not bait."""
 
 
 class Tables(eqx.Module):
@@ -294,14 +288,14 @@ class Tables(eqx.Module):
         kind, object_kind, area, event_class: indices per template.
         log_size: mean log bytes per template, 0 where it has no size.
         port: remote port per template and variant.
-        bait: whether an attack stage uses the template.
-        mix: cumulative shares of the templates; rows: programs, then stages, then an attacker's cover work.
+        bait: whether an attack stage uses the template and benign programs use it rarely.
+        mix: cumulative shares of the templates; rows: programs, then stages.
         child: cumulative shares of the programs that a program starts.
         rate: relative event rate per program.
         uid: per program.
-        roles: programs of the long-lived processes per role.
+        roles: programs at the start per role.
         entry: program that an attacker runs in a child of each program, -1 where he cannot come in.
-        needed, damage, stage_child, moves, root: per stage.
+        needed, damage, stage_child, moves: per stage.
     """
 
     kind: Int[Array, " template"]
@@ -315,13 +309,12 @@ class Tables(eqx.Module):
     child: Float[Array, "program program"]
     rate: Float[Array, " program"]
     uid: Int[Array, " program"]
-    roles: Int[Array, "role root"]
+    roles: Int[Array, "role process"]
     entry: Int[Array, " program"]
     needed: Int[Array, " stage"]
     damage: Float[Array, " stage"]
     stage_child: Int[Array, " stage"]
     moves: Int[Array, " stage"]
-    root: Int[Array, " stage"]
 
 
 def _program_weights(program: Program) -> dict[str, float]:
@@ -337,10 +330,11 @@ def _program_weights(program: Program) -> dict[str, float]:
         "mprotect": program.protect,
         f"recv_{network}": program.receive,
         f"send_{network}": program.send,
-        "fork": 0.012,
+        "fork": 0.02,
         "clone": 0.001,
     }
-    for part in (common, program.bait):
+    bait = {name: _BAIT * share for name, share in program.bait.items()}
+    for part in (common, bait):
         for name, share in part.items():
             weights[name] = weights.get(name, 0.0) + share
     return weights
@@ -358,7 +352,8 @@ def build_tables() -> Tables:
     used = {name for stage in STAGES.values() for name in stage.mix}
     rows = [_program_weights(program) for program in PROGRAMS.values()]
     rows += [stage.mix for stage in STAGES.values()]
-    rows.append(_COVER)
+    mix = np.stack([_cumulative(row, names) for row in rows])
+    common = np.diff(mix[: len(PROGRAMS)].mean(axis=0), prepend=np.float32(0.0))
 
     def index(values: list[int]) -> Int[Array, " item"]:
         return jnp.asarray(np.array(values, np.int32))
@@ -371,11 +366,11 @@ def build_tables() -> Tables:
         kind=index([KINDS.index(t.kind) for t in templates]),
         object_kind=index([OBJECT_KINDS.index(t.object_kind) for t in templates]),
         area=index([areas.index(t.area) for t in templates]),
-        event_class=index([EVENT_CLASSES.index(_KIND_CLASS.get(t.kind, "file")) for t in templates]),
+        event_class=index([event_class_of(t.kind) for t in templates]),
         log_size=number([t.log_size for t in templates]),
         port=jnp.asarray(np.array([PORTS[t.port] for t in templates], np.int32)),
-        bait=index([int(name in used) for name in names]),
-        mix=jnp.asarray(np.stack([_cumulative(row, names) for row in rows])),
+        bait=index([int(name in used and common[names.index(name)] < _COMMON) for name in names]),
+        mix=jnp.asarray(mix),
         child=jnp.asarray(np.stack([_cumulative(p.children, programs) for p in PROGRAMS.values()])),
         rate=number([p.rate for p in PROGRAMS.values()]),
         uid=index([p.uid for p in PROGRAMS.values()]),
@@ -385,5 +380,4 @@ def build_tables() -> Tables:
         damage=number([s.damage for s in stages]),
         stage_child=index([programs.index(s.child) if s.child else -1 for s in stages]),
         moves=index([int(s.moves) for s in stages]),
-        root=index([int(s.root) for s in stages]),
     )

@@ -52,8 +52,8 @@ class AttackConfig:
     fewest: int = 1
     most: int = 2
     onset_share: float = 0.6
-    pace_s: tuple[float, float] = (6.0, 20.0)
-    stealth: tuple[float, float] = (0.1, 0.4)
+    pace_s: tuple[float, float] = (9.0, 24.0)
+    stealth: tuple[float, float] = (0.4, 0.7)
     failure: tuple[float, float] = (0.07, 0.16)
     reentry: float = 0.1
     reentry_s: float = 60.0

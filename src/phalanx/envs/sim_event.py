@@ -4,14 +4,14 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from phalanx.envs.catalogue import PATHS_PER_AREA, PROGRAMS, STAGES, Tables, template_index
+from phalanx.envs.catalogue import N_ROOTS, PATHS_PER_AREA, PROGRAMS, Tables, template_index
 from phalanx.envs.sim_campaign import Campaigns, Turn
-from phalanx.envs.sim_world import N_ROOTS, World
+from phalanx.envs.sim_world import World
 
 __all__ = ["N_BENIGN_DRAWS", "Event", "attack_event", "benign_event"]
 
 N_BENIGN_DRAWS = 12
-_EXIT, _REPEAT, _TO_BURST, _TO_CALM = 0.03, 0.35, 0.04, 0.2
+_EXIT, _REPEAT, _TO_BURST, _TO_CALM = 0.015, 0.35, 0.04, 0.2
 _SIZE_SPREAD = 1.2
 _FIRST_FROM_TMP = 0.15
 
@@ -125,14 +125,14 @@ def benign_event(
 def attack_event(
     tables: Tables, world: World, campaigns: Campaigns, turn: Turn, *, slot: Int[Array, ""], n_hosts: int
 ) -> Event:
-    """A campaign's next attempt through ``slot``: of its stage, or cover work that advances nothing.
+    """A campaign's next attempt through ``slot``: of its stage, or the program's ordinary work as cover.
 
     The first event of a process that it started is the execution itself.
     """
     u, c = turn.draws, turn.campaign
     first, stage = world.first[slot], campaigns.stage[c]
     cover = u[2] < campaigns.stealth[c]
-    row = len(PROGRAMS) + jnp.where(cover, len(STAGES), stage)
+    row = jnp.where(cover, world.program[slot], len(PROGRAMS) + stage)
     template = jnp.where(first, _executes(u[3]), _from_row(tables.mix[row], u[3])).astype(jnp.int32)
     path, size, port = _particulars(tables, template, u[4:7])
     here = world.host[slot]

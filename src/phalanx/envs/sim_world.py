@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from phalanx.data.rolling import RollingState, init_rolling
-from phalanx.envs.catalogue import COMMANDS_PER_PROGRAM, N_ROOTS, Tables
+from phalanx.envs.catalogue import COMMANDS_PER_PROGRAM, Tables
 
 __all__ = ["World", "free_slot", "init_world", "kill", "pick", "spawn", "work_rate"]
 
@@ -50,19 +50,20 @@ class World(eqx.Module):
 
 
 def init_world(tables: Tables, role: Int[Array, " host"], slots_per_host: int) -> World:
-    """Hosts on which only the long-lived processes of their roles run.
+    """Hosts on which the processes of their roles run.
 
     Args:
         tables: the catalogue.
         role: per host, index into ``catalogue.ROLES``.
-        slots_per_host: at least ``N_ROOTS``.
+        slots_per_host: at least the processes of a role.
     """
     n_hosts = role.shape[0]
     n = n_hosts * slots_per_host
     slot = jnp.arange(n, dtype=jnp.int32)
     host, place = slot // slots_per_host, slot % slots_per_host
-    alive = place < N_ROOTS
-    padding = jnp.zeros((n_hosts, slots_per_host - N_ROOTS), jnp.int32)
+    n_start = tables.roles.shape[1]
+    alive = place < n_start
+    padding = jnp.zeros((n_hosts, slots_per_host - n_start), jnp.int32)
     program = jnp.concatenate([tables.roles[role], padding], axis=1).reshape(n)
     nobody = jnp.full(n, -1, jnp.int32)
     return World(
@@ -70,7 +71,7 @@ def init_world(tables: Tables, role: Int[Array, " host"], slots_per_host: int) -
         alive=alive,
         first=alive,
         program=program,
-        command=program * COMMANDS_PER_PROGRAM + 1,
+        command=program * COMMANDS_PER_PROGRAM + (place + host) % COMMANDS_PER_PROGRAM,
         parent=nobody,
         uid=tables.uid[program],
         campaign=nobody,

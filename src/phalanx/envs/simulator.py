@@ -18,7 +18,6 @@ from phalanx.envs.base import Environment, empty_score
 from phalanx.envs.catalogue import (
     COMMANDS,
     KINDS,
-    N_ROOTS,
     OBJECT_KINDS,
     PATHS,
     PROGRAMS,
@@ -57,9 +56,10 @@ from phalanx.types import Observation, ObservationSpec, Score, TimeStep, Truth, 
 
 __all__ = ["Simulator", "SimulatorConfig", "SimulatorState", "catalogue_encoder"]
 
-_SPARE_SLOTS = 3
+_SPARE_SLOTS = 2
 _MILLI = 1000.0
-_MEAN_RELATIVE_RATE = 6.8
+_START = len(ROLES["server"])
+_MEAN_RELATIVE_RATE = 9.5
 _VOCABULARY = {"kind": KINDS, "object_kind": OBJECT_KINDS, "path": PATHS, "command": COMMANDS}
 _NUMBERS = {"size": (4.0, 4.0), "remote_port": (1.0, 2.5), "uid": (4.0, 3.0)}
 _GROUPS = {
@@ -79,7 +79,7 @@ class SimulatorConfig:
 
     Attributes:
         n_hosts: hosts.
-        slots_per_host: process slots of a host, more than the long-lived processes of a role.
+        slots_per_host: process slots of a host, more than the processes of a role at the start.
         episode_events: events of an episode; then it is truncated.
         host_rate_hz: benign events of a host per second, about.
         attack: how attackers behave.
@@ -94,10 +94,10 @@ class SimulatorConfig:
     response: ResponseConfig = ResponseConfig()
 
     def __post_init__(self) -> None:
-        if self.slots_per_host <= N_ROOTS + _SPARE_SLOTS or self.n_hosts < 1:
+        if self.slots_per_host <= _START + _SPARE_SLOTS or self.n_hosts < 1:
             raise UsageError(
                 f"n_hosts={self.n_hosts}, slots_per_host={self.slots_per_host} in SimulatorConfig; needs at least one "
-                f"host and more than {N_ROOTS + _SPARE_SLOTS} slots each. Raise slots_per_host"
+                f"host and more than {_START + _SPARE_SLOTS} slots each. Raise slots_per_host"
             )
         if not 0 <= self.attack.fewest <= self.attack.most or self.attack.most < 1:
             raise UsageError(
@@ -289,9 +289,7 @@ class Simulator(Environment):
         births = jnp.where(
             malicious, advances & (event.child >= 0) & (free > 0), forks & (free >= _SPARE_SLOTS)
         )
-        roots = (advances & (tables.root[stage] > 0)) | (
-            ~malicious & (event.template == template_index("change_principal"))
-        )
+        roots = ~malicious & (event.template == template_index("change_principal"))
         world = eqx.tree_at(
             lambda w: (w.uid, w.burst, w.first),
             world,
