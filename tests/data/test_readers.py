@@ -9,9 +9,11 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
 
 from phalanx.data.readers import READERS, ingest, read_events
 from phalanx.data.readers.base import time_column
+from phalanx.data.text_files import load_ndjson
 from phalanx.errors import DataError, UsageError
 
 
@@ -377,3 +379,24 @@ def test_times(values: list, unit: str | None, expected: list) -> None:
     times, bad, _ = time_column(pl.Series("t", values), unit)
     assert times.to_list() == expected
     assert bad.to_list() == [value is None for value in expected]
+
+
+_fields = {
+    "a": st.none() | st.integers(-(2**70), 2**70),
+    "b": st.none() | st.integers(-9, 9) | st.floats(-9, 9),
+    "c": st.none()
+    | st.text(st.characters(exclude_categories=("Cs",)), max_size=3)
+    | st.sampled_from(["1", "1.0", "true"]),
+    "d": st.none() | st.booleans(),
+    "e": st.none() | st.just([1]),
+}
+
+
+@given(rows=st.lists(st.fixed_dictionaries({"f": st.just(1)}, optional=_fields), min_size=1, max_size=6))
+def test_the_fast_way_through_json_is_the_slow_one(rows: list[dict], tmp_path: Path) -> None:
+    text = "\n".join(json.dumps(row) for row in rows)
+    fast = load_ndjson(_write(tmp_path / "rows.ndjson", text), text.encode())
+    spoilt = text + "\n{"
+    slow = load_ndjson(tmp_path / "rows.ndjson", spoilt.encode())
+    assert len(slow.rejects) == 1
+    assert_frame_equal(fast.frame, slow.frame, check_column_order=False)

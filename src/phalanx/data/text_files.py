@@ -117,7 +117,10 @@ def _text_columns(header: list[str], record: str, separator: str) -> list[str]:
 
 def load_ndjson(path: Path, content: bytes) -> Loaded:
     """One JSON object a line."""
-    text, _ = _decode(path, content)
+    text, is_utf8 = _decode(path, content)
+    frame = _clean_ndjson(text) if is_utf8 else None
+    if frame is not None:
+        return Loaded(frame)
     rows: list[dict[str, Any]] = []
     numbers, rejects = [], []
     for line in text.split("\n"):
@@ -146,6 +149,24 @@ def load_ndjson(path: Path, content: bytes) -> Loaded:
         raise DataError(f"{path}: objects without a single field. Expected event attributes")
     frame = pl.DataFrame([_json_column(name, [value.get(name) for value in rows]) for name in names])
     return Loaded(frame.with_columns(pl.Series(ROW, numbers, pl.Int64)), tuple(rejects))
+
+
+def _clean_ndjson(text: str) -> pl.DataFrame | None:
+    """The fast way, for a file without a bad row or a nested value; ``None`` where the slow way must look closer.
+
+    The two differ only where one column mixes text with numbers: whole floats then read as ``1`` instead of ``1.0``.
+    """
+    lines = [line for line in text.split("\n") if line.strip()]
+    if "\0" in text or not all(line.lstrip().startswith("{") for line in lines):
+        return None
+    try:
+        frame = pl.read_ndjson(text.encode(), infer_schema_length=None)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError):
+        return None
+    plain = all(dtype in (pl.Int64, pl.Float64, pl.Boolean, pl.String) for dtype in frame.dtypes)
+    if not plain or not frame.width or frame.height != len(lines):
+        return None
+    return frame.with_columns(pl.int_range(1, frame.height + 1, dtype=pl.Int64).alias(ROW))
 
 
 def _json_column(name: str, values: list[Any]) -> pl.Series:
