@@ -73,6 +73,7 @@ class NumericColumn:
 
 
 def fit_category(frame: pl.DataFrame, feature: Feature, max_values: int, notes: list[str]) -> CategoryColumn:
+    """The vocabulary of a feature on training rows: its most frequent values."""
     text = _reduced(frame[feature.source].cast(pl.String).fill_null(""), feature.transform)
     counts = (
         text.filter(text != "")
@@ -89,6 +90,7 @@ def fit_category(frame: pl.DataFrame, feature: Feature, max_values: int, notes: 
 
 
 def fit_number(frame: pl.DataFrame, feature: Feature) -> NumericColumn:
+    """The scale of a feature on training rows; missing values do not count."""
     raw = raw_number(frame[feature.source])
     logs = _signed_log(raw[np.isfinite(raw)], np).astype(np.float64)
     mean, std = (float(logs.mean()), float(logs.std())) if len(logs) else (0.0, 0.0)
@@ -97,6 +99,7 @@ def fit_number(frame: pl.DataFrame, feature: Feature) -> NumericColumn:
 
 
 def raw_number(series: pl.Series) -> Float32[np.ndarray, " event"]:
+    """A column as float32, missing values as NaN."""
     return series.cast(pl.Float64, strict=False).fill_null(np.nan).to_numpy().astype(np.float32)
 
 
@@ -134,6 +137,7 @@ def _reduced(text: pl.Series, transform: str) -> pl.Series:
 
 
 def category_ids(column: CategoryColumn, text: pl.Series) -> Int32[np.ndarray, " event"]:
+    """The id of each text: known, unseen or missing."""
     ids = {value: index + _FIRST_KNOWN for index, value in enumerate(column.values)} | {"": MISSING}
     function = TRANSFORMS[column.transform] or str
     return by_unique(text.fill_null(""), lambda value: ids.get(function(value), UNSEEN), pl.Int32)
