@@ -1,6 +1,5 @@
-"""The simulator's laws: verdicts have the effects they claim, nothing else changes, and nothing depends on the batch."""
+"""The simulator: verdicts have the effects they claim, nothing else changes, and nothing depends on the batch."""
 
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -11,13 +10,26 @@ import numpy as np
 import pytest
 
 from phalanx.envs.base import auto_reset_step
-from phalanx.envs.catalogue import BENIGN_KIND_MIX, ENTRY_PROGRAMS, KINDS, PROGRAMS, STAGES, TEMPLATES, build_tables
+from phalanx.envs.catalogue import (
+    BENIGN_KIND_MIX,
+    KINDS,
+    PROGRAMS,
+    STAGES,
+    build_tables,
+)
+from phalanx.envs.export import row_of, simulate_table, table_of
 from phalanx.envs.sim_campaign import AttackConfig, attack_draws, future_worth
 from phalanx.envs.simulator import Simulator, SimulatorConfig
 from phalanx.errors import UsageError
 from phalanx.types import Verdict
 
-SMALL = SimulatorConfig(n_hosts=2, slots_per_host=12, episode_events=160, host_rate_hz=0.4)
+SMALL = SimulatorConfig(
+    n_hosts=2,
+    slots_per_host=12,
+    episode_events=160,
+    host_rate_hz=0.25,
+    attack=AttackConfig(pace_s=(2.0, 6.0)),
+)
 ENVS, STEPS = 16, 256
 
 
@@ -31,7 +43,9 @@ def _answer(policy: jax.Array, malicious: jax.Array, u: jax.Array) -> jax.Array:
 
 
 @eqx.filter_jit
-def _roll(env: Simulator, keys: jax.Array, policy: jax.Array, steps: int, resets: bool) -> tuple[Any, Any, Any]:
+def _roll(
+    env: Simulator, keys: jax.Array, policy: jax.Array, steps: int, resets: bool
+) -> tuple[Any, Any, Any]:
     """States before each step, verdicts and time steps: [time, env, ...]."""
     start, _ = jax.vmap(env.reset)(keys)
 
@@ -89,7 +103,7 @@ def test_an_allowed_effective_attempt_advances_by_one() -> None:
     passed = np.cumsum(total)[state.campaigns.stage] - total[state.campaigns.stage] + state.campaigns.progress
     moved = np.diff(passed, axis=0).sum(axis=-1)
     effective = state.event.effective & ~step.terminated
-    assert (moved[~effective[:-1]] == 0).all()
+    assert (moved[~effective[:-1] & ~step.terminated[:-1]] == 0).all()
     assert (moved[effective[:-1]] == 1).mean() > 0.97 and moved.max() == 1
 
 
@@ -103,7 +117,9 @@ def test_cost_of_quarantine_is_the_silent_time_of_benign_processes() -> None:
     pace = np.where(world.burst, 3.0, 0.7) * np.asarray(tables.rate)[world.program]
     benign = world.alive & (world.campaign < 0)
     silent_s = np.clip(np.minimum(until, then[..., None]) - now[..., None], 0.0, None)
-    expected = np.where(benign & (until > now[..., None]), pace * 1000.0 * env._unit_hz * silent_s, 0.0).sum(-1)
+    expected = np.where(benign & (until > now[..., None]), pace * 1000.0 * env._unit_hz * silent_s, 0.0).sum(
+        -1
+    )
     denied = (verdict[:-1] >= Verdict.BLOCK) & (state.event.campaign[:-1] < 0)
     got = np.diff(np.concatenate([np.zeros((1, ENVS)), step.score.benign_lost]), axis=0)[:-1]
     np.testing.assert_allclose(got, expected + denied, rtol=2e-3, atol=2e-2)
@@ -143,12 +159,18 @@ def test_the_attackers_draws_depend_on_campaign_and_attempt_alone() -> None:
 
 
 def test_labels_do_not_show() -> None:
-    """Campaign ids exchanged for others leave the observation as it is."""
+    """A campaign under another number leaves the observation as it is."""
     env = Simulator(SMALL)
-    state, _ = env.reset(jax.random.key(2))
-    renamed = eqx.tree_at(lambda s: (s.event.campaign, s.event.stage), state, (jnp.int32(1), jnp.int32(7)))
-    for observation in (env._observe(s.world, s.response, s.event)[1] for s in (state, renamed)):
-        np.testing.assert_array_equal(observation.category, env._observe(state.world, state.response, state.event)[1].category)
+    state, seen = env.reset(jax.random.key(2))
+    renamed = eqx.tree_at(
+        lambda s: (s.event.campaign, s.event.stage, s.world.campaign),
+        state,
+        (jnp.int32(1), jnp.int32(7), jnp.ones_like(state.world.campaign)),
+    )
+    one, other = (env._observe(s.world, s.response, s.event)[1] for s in (state, renamed))
+    for name in ("category", "numeric", "entity", "source"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    np.testing.assert_array_equal(one.category, seen.category)
 
 
 def test_oracle_prevents_the_damage_of_always_allow() -> None:
@@ -190,7 +212,9 @@ def test_a_first_event_reads_the_parents_memory() -> None:
     parent = state.event.source[fresh & born]
     known = parent >= 0
     t, e = time[fresh & born][known], env[fresh & born][known]
-    np.testing.assert_array_equal(state.world.serial[t, e, parent[known]], state.world.born_of[time, env, entity][fresh & born][known])
+    np.testing.assert_array_equal(
+        state.world.serial[t, e, parent[known]], state.world.born_of[time, env, entity][fresh & born][known]
+    )
     assert (state.event.source[~fresh] == entity[~fresh]).all()
 
 
@@ -211,3 +235,66 @@ def test_batch_size_changes_no_bit() -> None:
     for a, b in zip(jax.tree.leaves(many), jax.tree.leaves(one), strict=True):
         if isinstance(a, np.ndarray):
             np.testing.assert_array_equal(a[:, 5], b[:, 0])
+
+
+def test_benign_kinds_are_near_those_of_a_real_host_and_the_malicious_share_is_small() -> None:
+    table = simulate_table(hosts=2, hours=2.0, campaigns=1, seed=1)
+    benign = table.frame.filter(table.frame["label"] == 0)["kind"].to_numpy()
+    share = np.array([(benign == kind).mean() for kind in KINDS])
+    anchor = np.array([BENIGN_KIND_MIX.get(kind, 0.0) for kind in KINDS])
+    assert np.abs(share - anchor / anchor.sum()).sum() / 2 < 0.15
+    assert 0 < table.frame["label"].mean() < 0.05
+    assert 1000 < len(table) / 4 < 3500
+    assert not table.frame.filter(table.frame["label"] == 1)["bait"].any() and table.frame["bait"].any()
+
+
+def test_an_exported_table_encodes_to_what_was_observed() -> None:
+    env = Simulator(SMALL)
+    state, _, _ = _episodes(0)
+    one = jax.tree.map(lambda x: x[:160, 3], state)
+    rows = jax.tree.map(np.asarray, jax.vmap(row_of)(one))
+    encoded = env.encoder.encode(table_of(rows, env.tables))
+    seen = _episodes(0)[2].observation
+    np.testing.assert_array_equal(encoded.category[1:], seen.category[:159, 3])
+    numeric = seen.numeric[:159, 3, : encoded.numeric.shape[1]]
+    np.testing.assert_allclose(encoded.numeric[1:], numeric, atol=2e-3)
+
+
+def test_the_worth_of_the_future_is_a_discounted_sum() -> None:
+    config = AttackConfig()
+    damage = [stage.damage for stage in STAGES.values() for _ in range(stage.needed)]
+    damage[-1] += config.final_damage
+    worth = future_worth(config)
+    for p in (0, 5, len(damage)):
+        expected = sum(0.9**j * d for j, d in enumerate(damage[p:]))
+        assert worth[p] == pytest.approx(expected, rel=1e-5)
+
+
+def test_every_mix_is_a_distribution_and_every_attack_template_has_a_benign_user() -> None:
+    tables = build_tables()
+    mix = np.diff(np.asarray(tables.mix), prepend=0.0)
+    assert (mix >= -1e-6).all() and np.allclose(mix.sum(1), 1.0, atol=1e-5)
+    programs, stages = mix[: len(PROGRAMS)], mix[len(PROGRAMS) :]
+    assert ((programs > 1e-7).any(0) >= (stages > 1e-7).any(0)).all()
+
+
+def test_a_step_compiles_once() -> None:
+    env, traces = Simulator(SMALL), []
+
+    @eqx.filter_jit
+    def step(env: Simulator, state: Any, verdict: jax.Array, key: jax.Array) -> Any:
+        traces.append(1)
+        return env.step(state, verdict, key)
+
+    state, _ = env.reset(jax.random.key(0))
+    for verdict in range(4):
+        state, _ = step(env, state, jnp.int32(verdict), jax.random.key(verdict))
+    assert len(traces) == 1
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"n_hosts": 0}, {"slots_per_host": 8}, {"attack": AttackConfig(fewest=3, most=2)}]
+)
+def test_an_impossible_configuration_is_named(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="needs"):
+        SimulatorConfig(**wrong)
