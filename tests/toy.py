@@ -29,7 +29,9 @@ class ToyEnv(Environment):
     terminates: bool = eqx.field(static=True)
 
     def __init__(self, n_entities: int = 4, episode_events: int = 32, terminates: bool = False) -> None:
-        self.spec = ObservationSpec((Column("kind", "common", 3),), (Column("mark"), Column("noise")), n_entities)
+        self.spec = ObservationSpec(
+            (Column("kind", "common", 3),), (Column("mark"), Column("noise")), n_entities
+        )
         self.episode_events = episode_events
         self.terminates = terminates
 
@@ -56,7 +58,9 @@ class ToyEnv(Environment):
         key_entity, key_obs = jax.random.split(key)
         threat = state.marked[state.entity]
         credit = jnp.where(threat, jnp.asarray([-1.0, 0.0, 1.0, 1.0]), jnp.asarray([0.0, -0.5, -1.0, -1.0]))
-        truth = Truth(threat.astype(jnp.int32), jnp.where(threat, state.entity, -1), jnp.full((), -1, jnp.int32))
+        truth = Truth(
+            threat.astype(jnp.int32), jnp.where(threat, state.entity, -1), jnp.full((), -1, jnp.int32)
+        )
         nxt = ToyState(
             marked=state.marked,
             entity=jax.random.randint(key_entity, (), 0, self.spec.n_entities),

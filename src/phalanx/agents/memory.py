@@ -11,7 +11,17 @@ from jaxtyping import Array, Bool, Float, Int
 
 from phalanx.types import Observation
 
-__all__ = ["MemoryReads", "MemoryTable", "clear", "init_memory", "initial_memories", "link_reads", "read", "start_rollout", "write"]
+__all__ = [
+    "MemoryReads",
+    "MemoryTable",
+    "clear",
+    "init_memory",
+    "initial_memories",
+    "link_reads",
+    "read",
+    "start_rollout",
+    "write",
+]
 
 
 class MemoryTable(eqx.Module):

@@ -39,7 +39,7 @@ class PPOConfig:
     anneal: bool = True
     clip: float = 0.2
     value_coef: float = 0.5
-    entropy_coef: float = 0.01
+    entropy_coef: float = 0.05
     max_grad_norm: float = 0.5
 
     def __post_init__(self) -> None:
@@ -58,7 +58,9 @@ class Batch(eqx.Module):
         initial: memories at the rollout's start, for the events that read them.
         votes: what each member voted.
         log_prob: log-probability of that vote in the rollout.
-        advantages: standardised, per member.
+        advantages: of the committee's reward, standardised per member.
+        worth: local worth of every vote (``agents.credit``).
+        local: weight of the local objective, in [0, 1].
         targets: value targets in the units of the critic's output.
     """
 
@@ -68,6 +70,8 @@ class Batch(eqx.Module):
     votes: Int[Array, "member time env"]
     log_prob: Float[Array, "member time env"]
     advantages: Float[Array, "member time env"]
+    worth: Float[Array, "member time env verdict"]
+    local: Float[Array, ""]
     targets: Float[Array, "member time env"]
 
 
@@ -76,7 +80,7 @@ class LossReport(eqx.Module):
 
     Attributes:
         value: mean squared error in the units of the training target, without the factor 1/2.
-        policy: clipped surrogate, negated.
+        policy: clipped surrogate and local objective, negated and mixed.
         entropy: of the policy, in nats.
         approx_kl: mean of (ratio - 1) - log ratio (Schulman's low-variance estimate).
         ratio_error: largest |ratio - 1|.
@@ -92,14 +96,25 @@ class LossReport(eqx.Module):
 
 
 def make_optimizer(config: PPOConfig, updates: int) -> optax.GradientTransformation:
-    """Adam behind a clip of the gradient's norm; vmap it over members so that each has its own norm."""
+    """Adam behind a clip of the gradient's norm, of actor and critic apart; vmap it over members."""
     rate: optax.ScalarOrSchedule = config.learning_rate
     if config.anneal:
         rate = optax.linear_schedule(config.learning_rate, 0.1 * config.learning_rate, max(updates, 1))
-    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(rate, eps=1e-5))
+    clipped = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(rate, eps=1e-5))
+    return optax.multi_transform({"actor": clipped, "critic": clipped}, _halves)
 
 
-def standardize(advantages: Float[Array, "..."], weight: Float[Array, "..."] | None = None) -> Float[Array, "..."]:
+def _halves(networks: Network) -> Network:
+    """A network with the name of its half in the place of each array."""
+    names = {
+        field: "critic" if field.startswith("value_") else "actor" for field in Network.__dataclass_fields__
+    }
+    return eqx.tree_at(lambda n: [getattr(n, field) for field in names], networks, list(names.values()))
+
+
+def standardize(
+    advantages: Float[Array, "..."], weight: Float[Array, "..."] | None = None
+) -> Float[Array, "..."]:
     """Advantages with mean 0 and standard deviation 1 over everything passed (one member's whole rollout).
 
     The guard of the division is relative to the largest advantage, so that the result does not depend on their scale.
@@ -118,19 +133,22 @@ def ppo_loss(
 ) -> tuple[Float[Array, ""], LossReport]:
     """The PPO loss of one member (the member axis of ``batch`` is mapped away).
 
-    L = -E[min(rho A, clip(rho, 1 - c, 1 + c) A)] + c_v E[(n - target)^2] - c_e E[H],  rho = pi(a) / pi_old(a).
+    L = -(1 - w) E[min(rho A, clip(rho, 1 - c, 1 + c) A)] - w E[sum_a pi(a) q(a)] + c_v E[(n - target)^2] - c_e E[H],
+    rho = pi(a) / pi_old(a); w and q are those of ``agents.credit``.
 
     Source: Schulman et al., "Proximal policy optimization algorithms", 1707.06347, eq. 7 and 9.
     """
-    encoded, gates = encode_events(network, mask, batch.vectors)
-    memories = unroll(network, gates, batch.reads, batch.initial)
-    logits, emitted = policy_and_value(network, encoded, memories)
+    encoding = encode_events(network, mask, batch.vectors)
+    memories = unroll(network, encoding.gates, batch.reads, batch.initial)
+    logits, emitted = policy_and_value(network, encoding, memories)
     log_probs = jax.nn.log_softmax(logits)
     log_prob = jnp.take_along_axis(log_probs, batch.votes[..., None], axis=-1)[..., 0]
     log_ratio = log_prob - batch.log_prob
     ratio = jnp.exp(log_ratio)
     clipped = jnp.clip(ratio, 1.0 - config.clip, 1.0 + config.clip)
-    policy = -jnp.minimum(ratio * batch.advantages, clipped * batch.advantages).mean()
+    surrogate = jnp.minimum(ratio * batch.advantages, clipped * batch.advantages).mean()
+    local = (jnp.exp(log_probs) * batch.worth).sum(axis=-1).mean()
+    policy = -(1.0 - batch.local) * surrogate - batch.local * local
     value = jnp.square(emitted - batch.targets).mean()
     entropy = -(jnp.exp(log_probs) * log_probs).sum(axis=-1).mean()
     loss = policy + config.value_coef * value - config.entropy_coef * entropy
@@ -154,11 +172,10 @@ def _select(batch: Batch, lanes: Int[Array, " lane"]) -> Batch:
         votes=batch.votes[:, :, lanes],
         log_prob=batch.log_prob[:, :, lanes],
         advantages=batch.advantages[:, :, lanes],
+        worth=batch.worth[:, :, lanes],
+        local=batch.local,
         targets=batch.targets[:, :, lanes],
     )
-
-
-_MEMBER_AXES = Batch(vectors=None, reads=None, initial=0, votes=0, log_prob=0, advantages=0, targets=0)  # type: ignore[arg-type]
 
 
 def update(
@@ -179,12 +196,19 @@ def update(
     n_envs = batch.vectors.shape[1]
     minibatches = min(config.minibatches, n_envs)
     per_batch = n_envs // minibatches
+    member_axes = eqx.tree_at(
+        lambda part: (part.vectors, part.reads, part.local),
+        jax.tree.map(lambda _: 0, batch),
+        replace=(None, None, None),
+    )
     gradient = jax.vmap(
         jax.value_and_grad(lambda net, mask, part: ppo_loss(net, mask, part, config), has_aux=True),
-        in_axes=(0, 0, _MEMBER_AXES),
+        in_axes=(0, 0, member_axes),
     )
 
-    def step(carry: tuple[Network, optax.OptState], lanes: Array) -> tuple[tuple[Network, optax.OptState], LossReport]:
+    def step(
+        carry: tuple[Network, optax.OptState], lanes: Array
+    ) -> tuple[tuple[Network, optax.OptState], LossReport]:
         networks, opt_state = carry
         (_, report), grads = gradient(networks, masks, _select(batch, lanes))
         with jax.numpy_dtype_promotion("standard"):  # optax raises a Python float to an integer count

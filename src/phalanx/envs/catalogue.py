@@ -260,18 +260,18 @@ class Stage:
 
 
 STAGES: dict[str, Stage] = {
-    "initial_access": Stage({"recv_web": 4, "execute_tmp": 2, "connect_web": 3, "create_tmp": 2}, 1, 0.2),
-    "execution": Stage({"execute": 3, "execute_tmp": 2, "fork": 2, "read_tmp": 3, "open_tmp": 2}, 1, 0.2,
+    "initial_access": Stage({"recv_web": 4, "execute_tmp": 2, "connect_web": 3, "create_tmp": 2}, 1, 2.0),
+    "execution": Stage({"execute": 3, "execute_tmp": 2, "fork": 2, "read_tmp": 3, "open_tmp": 2}, 1, 2.0,
         child="interpreter"),
-    "elevation": Stage({"change_principal": 3, "mprotect_anonymous": 4, "mmap_anonymous": 3}, 1, 0.3),
-    "persistence": Stage({"write_startup": 5, "open_startup": 2, "create_tmp": 1, "attributes_tmp": 1}, 1, 0.3),
-    "discovery": Stage({"connect_any": 4, "connect_smb": 2, "read_sys": 3, "read_conf": 2}, 2, 0.2),
-    "credentials": Stage({"read_cred": 5, "open_cred": 3, "read_sys": 1}, 2, 0.6),
-    "lateral_movement": Stage({"connect_ssh": 5, "connect_smb": 2, "send_lan": 3}, 2, 0.6, child="shell",
+    "elevation": Stage({"change_principal": 3, "mprotect_anonymous": 4, "mmap_anonymous": 3}, 1, 3.0),
+    "persistence": Stage({"write_startup": 5, "open_startup": 2, "create_tmp": 1, "attributes_tmp": 1}, 1, 3.0),
+    "discovery": Stage({"connect_any": 4, "connect_smb": 2, "read_sys": 3, "read_conf": 2}, 2, 2.0),
+    "credentials": Stage({"read_cred": 5, "open_cred": 3, "read_sys": 1}, 2, 6.0),
+    "lateral_movement": Stage({"connect_ssh": 5, "connect_smb": 2, "send_lan": 3}, 2, 6.0, child="shell",
         moves=True),
-    "collection": Stage({"read_doc": 5, "read_db": 3, "write_archive": 4}, 3, 0.6),
-    "exfiltration": Stage({"send_large": 5, "send_web": 3, "read_archive": 2}, 3, 2.0),
-    "impact": Stage({"write_doc": 4, "rename_doc": 3, "unlink_log": 2, "close_doc": 1}, 3, 3.0),
+    "collection": Stage({"read_doc": 5, "read_db": 3, "write_archive": 4}, 3, 6.0),
+    "exfiltration": Stage({"send_large": 5, "send_web": 3, "read_archive": 2}, 3, 20.0),
+    "impact": Stage({"write_doc": 4, "rename_doc": 3, "unlink_log": 2, "close_doc": 1}, 3, 30.0),
 }  # fmt: skip
 
 _BAIT = 2.5

@@ -41,7 +41,9 @@ CONTEXT_COLUMNS = (
     Column("silent_share", "context"),
 )
 
-_ANSWER_LOSS = 0.125  # powers of two: their products are exact, so that a fused multiply-add gives the same bits
+_ANSWER_LOSS = (
+    0.125  # powers of two: their products are exact, so that a fused multiply-add gives the same bits
+)
 _RATE_GAIN = 1.0 / 128.0
 _TREE_DEPTH = 6
 
@@ -65,8 +67,8 @@ class ResponseConfig:
     service_s: float = 120.0
     max_wait_s: float = 1800.0
     benign_cost: float = 1.0
-    ticket_cost: float = 0.3
-    alert_cost: float = 0.05
+    ticket_cost: float = 3.0
+    alert_cost: float = 0.5
 
 
 class ResponseState(eqx.Module):
@@ -179,9 +181,7 @@ def respond(
     analyst = jnp.argmin(state.analyst_free_s)
     start_s = jnp.maximum(now_s, state.analyst_free_s[analyst])
     ticket = (
-        (verdict == Verdict.ALERT)
-        & jnp.isinf(ticket_done_s[entity])
-        & (start_s - now_s <= config.max_wait_s)
+        (verdict == Verdict.ALERT) & jnp.isinf(ticket_done_s[entity]) & (start_s - now_s <= config.max_wait_s)
     )
     done_s = start_s + config.service_s
     ticket_done_s = jnp.where(acting & ticket, done_s, ticket_done_s)

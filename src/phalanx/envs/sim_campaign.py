@@ -58,7 +58,7 @@ class AttackConfig:
     reentry: float = 0.1
     reentry_s: float = 60.0
     latest: float = 0.75
-    final_damage: float = 10.0
+    final_damage: float = 100.0
 
 
 class Campaigns(eqx.Module):

@@ -4,8 +4,6 @@ Each event is answered in three steps: every member reads its process's memory a
 votes; the committee's rule turns the votes received into the verdict.
 """
 
-from collections.abc import Callable
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -17,10 +15,7 @@ from phalanx.agents.normalizer import NormalizerState, denormalize
 from phalanx.committee.voting import tally, verdict_of
 from phalanx.types import Decision, Observation, ObservationSpec, Verdict
 
-__all__ = ["Ballot", "Committee", "Opinion", "Tamper", "consult", "decide_events", "settle", "vote"]
-
-Ballot = tuple[Int[Array, "env member"], Bool[Array, "env member"]]
-Tamper = Callable[[Ballot, PRNGKeyArray], Ballot]
+__all__ = ["Committee", "Opinion", "consult", "decide_events", "settle", "vote"]
 
 
 class Committee(eqx.Module):
@@ -68,10 +63,10 @@ def consult(
     """Every member's policy and value on one event per environment, and the memories after it."""
     vector = event_vector(committee.spec, observation)
     memories, reads = read(table, observation)
-    encoded, gates = jax.vmap(encode_events, in_axes=(0, 0, None))(committee.networks, committee.masks, vector)
+    encoding = jax.vmap(encode_events, in_axes=(0, 0, None))(committee.networks, committee.masks, vector)
     if memories.shape[-1]:
-        memories = jax.vmap(cell_step)(committee.networks, gates, memories)
-    logits, emitted = jax.vmap(policy_and_value)(committee.networks, encoded, memories)
+        memories = jax.vmap(cell_step)(committee.networks, encoding.gates, memories)
+    logits, emitted = jax.vmap(policy_and_value)(committee.networks, encoding, memories)
     value = jax.vmap(denormalize)(committee.normalizers, emitted)
     return Opinion(vector, jax.nn.log_softmax(logits), value, reads), memories
 
@@ -85,7 +80,7 @@ def vote(
     """A member's vote.
 
     With a key it is drawn from the policy. With a threshold it is the likeliest verdict among alert, block and
-    quarantine where P(verdict >= alert) exceeds the threshold, else allow. With neither it is the likeliest verdict.
+    quarantine where P(verdict >= alert) reaches the threshold, else allow. With neither it is the likeliest verdict.
 
     Args:
         log_probs: log-probabilities of the four verdicts.
@@ -96,7 +91,7 @@ def vote(
         return jax.random.categorical(key, log_probs).astype(jnp.int32)
     if threshold is None:
         return jnp.argmax(log_probs, axis=-1).astype(jnp.int32)
-    act = 1.0 - jnp.exp(log_probs[..., Verdict.ALLOW]) > threshold
+    act = 1.0 - jnp.exp(log_probs[..., Verdict.ALLOW]) >= threshold
     likeliest = 1 + jnp.argmax(log_probs[..., Verdict.ALERT :], axis=-1)
     return jnp.where(act, likeliest, int(Verdict.ALLOW)).astype(jnp.int32)
 
@@ -126,7 +121,6 @@ def decide_events(
     *,
     key: PRNGKeyArray | None = None,
     threshold: Float[Array, ""] | float | None = None,
-    tamper: Tamper | None = None,
 ) -> tuple[MemoryTable, Decision, Opinion]:
     """Decides one event per environment.
 
@@ -137,13 +131,10 @@ def decide_events(
         step: number of the step in the current rollout, for the memory's bookkeeping.
         key: draws the votes from the policies (training); without it they are the likeliest or thresholded ones.
         threshold: operating point, see ``vote``.
-        tamper: what faulty members do to the ballot; it takes a key, so ``key`` must then be given too.
     """
     opinion, memories = consult(committee, table, observation)
     table = write(table, observation.entity, memories, step)
-    votes = vote(opinion.log_probs, key=key if tamper is None else None, threshold=threshold).T
+    votes = vote(opinion.log_probs, key=key, threshold=threshold).T
     received = jnp.ones_like(votes, bool)
-    if tamper is not None and key is not None:
-        votes, received = tamper((votes, received), key)
     score = 1.0 - jnp.exp(opinion.log_probs[..., Verdict.ALLOW]).mean(axis=0)
     return table, settle(votes, received, score, committee.f), opinion

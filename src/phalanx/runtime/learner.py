@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from phalanx.agents.credit import member_rewards
+from phalanx.agents.credit import local_weight, local_worth
 from phalanx.agents.network import NetworkConfig, init_network, sensor_mask, vector_size
 from phalanx.agents.normalizer import (
     NormalizerState,
@@ -25,9 +25,9 @@ from phalanx.agents.targets import Targets, gae, monte_carlo
 from phalanx.envs.base import Environment
 from phalanx.runtime.decide import Committee
 from phalanx.runtime.rollout import Rollout, World, collect, init_world
-from phalanx.types import Verdict
+from phalanx.types import ObservationSpec, Verdict
 
-__all__ = ["LearnerConfig", "TrainState", "init_train_state", "iterate"]
+__all__ = ["LearnerConfig", "TrainState", "init_committee", "init_train_state", "iterate"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class LearnerConfig:
         views: sensor view of each member; its length is the size of the committee.
         n_envs: environments side by side.
         steps: steps of a rollout, per environment.
+        stagger: events by which the environments' first episodes are spread.
         iterations: of the whole run; schedules run over it.
         gamma, lam: discount and lambda.
         returns: gae or monte_carlo.
@@ -53,6 +54,7 @@ class LearnerConfig:
     views: tuple[str, ...]
     n_envs: int
     steps: int
+    stagger: int
     iterations: int
     gamma: float
     lam: float
@@ -88,29 +90,39 @@ class TrainState(eqx.Module):
     iteration: Int[Array, ""]
 
 
+def init_committee(spec: ObservationSpec, config: LearnerConfig, key: PRNGKeyArray) -> Committee:
+    """Fresh members."""
+    n_members = len(config.views)
+    n_inputs = vector_size(spec)
+    return Committee(
+        networks=jax.vmap(lambda k: init_network(k, n_inputs, config.network))(
+            jax.random.split(key, n_members)
+        ),
+        masks=jnp.stack([sensor_mask(spec, view) for view in config.views]),
+        normalizers=jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (n_members,)), init_normalizer()),
+        spec=spec,
+        f=config.f,
+    )
+
+
 def init_train_state(env: Environment, config: LearnerConfig, key: PRNGKeyArray) -> TrainState:
     """Fresh members in fresh environments."""
     key_members, key_world, key = jax.random.split(key, 3)
-    n_members = len(config.views)
-    n_inputs = vector_size(env.spec)
-    networks = jax.vmap(lambda k: init_network(k, n_inputs, config.network))(jax.random.split(key_members, n_members))
-    committee = Committee(
-        networks=networks,
-        masks=jnp.stack([sensor_mask(env.spec, view) for view in config.views]),
-        normalizers=jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (n_members,)), init_normalizer()),
-        spec=env.spec,
-        f=config.f,
-    )
+    committee = init_committee(env.spec, config, key_members)
     return TrainState(
         committee=committee,
-        opt_state=jax.vmap(config.optimizer.init)(networks),
-        world=init_world(env, committee, config.n_envs, config.network.memory_size, key_world),
+        opt_state=jax.vmap(config.optimizer.init)(committee.networks),
+        world=init_world(
+            env, committee, config.n_envs, config.network.memory_size, key_world, stagger=config.stagger
+        ),
         key=key,
         iteration=jnp.zeros((), jnp.int32),
     )
 
 
-def iterate(env: Environment, config: LearnerConfig, state: TrainState) -> tuple[TrainState, dict[str, Array]]:
+def iterate(
+    env: Environment, config: LearnerConfig, state: TrainState
+) -> tuple[TrainState, dict[str, Array]]:
     """One iteration.
 
     Returns:
@@ -119,28 +131,30 @@ def iterate(env: Environment, config: LearnerConfig, state: TrainState) -> tuple
     key_rollout, key_update, key_next = jax.random.split(state.key, 3)
     progress = state.iteration.astype(jnp.float32) / config.iterations
     world, rollout = collect(
-        env, state.committee, state.world, key_rollout, steps=config.steps, dictator=config.credit == "dictator"
+        env,
+        state.committee,
+        state.world,
+        key_rollout,
+        steps=config.steps,
+        dictator=config.credit == "dictator",
     )
-    rewards = config.reward_scale * member_rewards(
-        config.credit,
-        reward=rollout.reward,
-        credit=rollout.credit,
-        votes=rollout.votes,
-        verdict=rollout.action,
-        f=config.f,
-        progress=progress,
-    )
-    targets = jax.vmap(lambda r, v, n: _targets(config, r, v, n, rollout), in_axes=(2, 1, 1))(
-        rewards, rollout.value, rollout.next_value
+    reward = config.reward_scale * rollout.reward
+    targets = jax.vmap(lambda v, n: _targets(config, reward, v, n, rollout), in_axes=(1, 1))(
+        rollout.value, rollout.next_value
     )
     committee, scaled_targets = _follow_targets(config, state.committee, targets.value_targets)
+    worth = local_worth(config.credit, credit=rollout.credit, votes=rollout.votes, f=config.f)
+    votes = jnp.moveaxis(rollout.votes, -1, 0)
+    log_probs = jnp.moveaxis(rollout.log_probs, 1, 0)
     batch = Batch(
         vectors=rollout.vectors,
         reads=rollout.reads,
         initial=rollout.initial,
-        votes=jnp.moveaxis(rollout.votes, -1, 0),
-        log_prob=jnp.moveaxis(rollout.log_prob, 1, 0),
+        votes=votes,
+        log_prob=jnp.take_along_axis(log_probs, votes[..., None], axis=-1)[..., 0],
         advantages=jax.vmap(standardize)(targets.advantages),
+        worth=jnp.moveaxis(worth, 2, 0),
+        local=local_weight(config.credit, progress),
         targets=scaled_targets,
     )
     networks, opt_state, reports = update(
@@ -157,9 +171,17 @@ def iterate(env: Environment, config: LearnerConfig, state: TrainState) -> tuple
     return TrainState(committee, opt_state, world, key_next, state.iteration + 1), metrics
 
 
-def _targets(config: LearnerConfig, rewards: Array, values: Array, next_values: Array, rollout: Rollout) -> Targets:
+def _targets(
+    config: LearnerConfig, rewards: Array, values: Array, next_values: Array, rollout: Rollout
+) -> Targets:
     targets = gae(
-        rewards, values, next_values, rollout.terminated, rollout.truncated, gamma=config.gamma, lam=config.lam
+        rewards,
+        values,
+        next_values,
+        rollout.terminated,
+        rollout.truncated,
+        gamma=config.gamma,
+        lam=config.lam,
     )
     if config.returns == "gae":
         return targets
@@ -172,11 +194,15 @@ def _follow_targets(
 ) -> tuple[Committee, Float[Array, "member time env"]]:
     """Updates the value statistics, preserves V under popart, and expresses the targets in the critic's units."""
     old = committee.normalizers
-    new = jax.vmap(lambda s, t: update_normalizer(config.normalizer, s, t, config.horizon))(old, value_targets)
+    new = jax.vmap(lambda s, t: update_normalizer(config.normalizer, s, t, config.horizon))(
+        old, value_targets
+    )
     if config.normalizer == "popart":
         networks = committee.networks
         weight, bias = jax.vmap(rescale_head)(networks.value_weight, networks.value_bias, old, new)
-        first = old.count == 0  # the first statistics are taken as they are: the head still emits zero, which is now the mean
+        first = (
+            old.count == 0
+        )  # the first statistics are taken as they are: the head still emits zero, which is now the mean
         weight = jnp.where(first[:, None], networks.value_weight, weight)
         bias = jnp.where(first, networks.value_bias, bias)
         networks = eqx.tree_at(lambda n: (n.value_weight, n.value_bias), networks, (weight, bias))
@@ -217,7 +243,9 @@ def _metrics(
         "policy/pivotal_rate": rollout.pivotal.mean(axis=(0, 1), dtype=jnp.float32),
         "reward/step": rollout.reward.mean(),
         "reward/episode": jnp.where(n_ended > 0, episode_reward, jnp.nan),
-        "committee/agreement": (rollout.votes.max(axis=-1) == rollout.votes.min(axis=-1)).mean(dtype=jnp.float32),
+        "committee/agreement": (rollout.votes.max(axis=-1) == rollout.votes.min(axis=-1)).mean(
+            dtype=jnp.float32
+        ),
         "committee/recall": (answered & malicious).sum() / malicious.sum(),
         "committee/false_alarm_rate": (answered & benign).sum() / benign.sum(),
         "data/base_rate": malicious.mean(dtype=jnp.float32),

@@ -8,7 +8,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from phalanx.agents.credit import DICTATOR_SHARE
-from phalanx.agents.memory import MemoryReads, MemoryTable, clear, init_memory, initial_memories, link_reads, start_rollout
+from phalanx.agents.memory import (
+    MemoryReads,
+    MemoryTable,
+    clear,
+    init_memory,
+    initial_memories,
+    link_reads,
+    start_rollout,
+)
 from phalanx.committee.voting import pivotal
 from phalanx.envs.base import Environment, auto_reset_step
 from phalanx.runtime.decide import Committee, consult, decide_events
@@ -38,7 +46,7 @@ class Rollout(eqx.Module):
 
     Attributes:
         vectors, reads, initial: what the members saw and remembered (see ``agents.ppo.Batch``).
-        votes, log_prob: each member's vote and its log-probability.
+        votes, log_probs: each member's vote and policy.
         value: V of each event, in reward units.
         next_value: V of the event that follows; of the old episode's final observation where the episode was cut.
         action: the committee's verdict.
@@ -52,7 +60,7 @@ class Rollout(eqx.Module):
     reads: MemoryReads
     initial: Float[Array, "member time env memory"]
     votes: Int[Array, "time env member"]
-    log_prob: Float[Array, "time member env"]
+    log_probs: Float[Array, "time member env verdict"]
     value: Float[Array, "time member env"]
     next_value: Float[Array, "time member env"]
     action: Int[Array, "time env"]
@@ -71,15 +79,48 @@ class Rollout(eqx.Module):
         return self.terminated | self.truncated
 
 
-def init_world(env: Environment, committee: Committee, n_envs: int, memory_size: int, key: PRNGKeyArray) -> World:
-    """Fresh environments with blank memory."""
-    env_state, observation = jax.vmap(env.reset)(jax.random.split(key, n_envs))
+def init_world(
+    env: Environment, committee: Committee, n_envs: int, memory_size: int, key: PRNGKeyArray, stagger: int = 0
+) -> World:
+    """Running environments with blank memory.
+
+    Args:
+        env: the environment.
+        committee: sizes the memory.
+        n_envs: environments side by side.
+        memory_size: numbers per memory.
+        key: of the resets.
+        stagger: each environment has a random number of allowed events behind it, below this; so that episodes do not
+            all begin and end together.
+    """
+    key_reset, key_ahead, key_steps = jax.random.split(key, 3)
+    env_state, observation = jax.vmap(env.reset)(jax.random.split(key_reset, n_envs))
+    ahead = jax.random.randint(key_ahead, (n_envs,), 0, max(stagger, 1))
+
+    def step(carry: Any, t: Array) -> tuple[Any, None]:
+        state, observation = carry
+        keys = jax.random.split(jax.random.fold_in(key_steps, t), n_envs)
+        allow = jnp.zeros(n_envs, jnp.int32)
+        after, time_step = jax.vmap(auto_reset_step, in_axes=(None, 0, 0, 0))(env, state, allow, keys)
+
+        def pick(new: Array, old: Array) -> Array:
+            return jax.vmap(lambda due, a, b: jnp.where(due, a, b))(t < ahead, new, old)
+
+        return jax.tree.map(pick, (after, time_step.observation), (state, observation)), None
+
+    (env_state, observation), _ = jax.lax.scan(step, (env_state, observation), jnp.arange(stagger))
     table = init_memory(committee.n_members, n_envs, env.spec.n_entities, memory_size)
     return World(env_state, observation, table, jnp.zeros(n_envs, jnp.float32))
 
 
 def collect(
-    env: Environment, committee: Committee, world: World, key: PRNGKeyArray, *, steps: int, dictator: bool = False
+    env: Environment,
+    committee: Committee,
+    world: World,
+    key: PRNGKeyArray,
+    *,
+    steps: int,
+    dictator: bool = False,
 ) -> tuple[World, Rollout]:
     """Lets the committee act with sampled votes for a number of steps.
 
@@ -110,12 +151,11 @@ def collect(
         )
         cut_value = _value_of_cuts(committee, table, time_step.final_observation, time_step.truncated)
         episode_reward = world.episode_reward + time_step.reward
-        log_prob = jnp.take_along_axis(opinion.log_probs, decision.votes.T[..., None], axis=-1)[..., 0]
         record = {
             "vectors": opinion.vector,
             "reads": opinion.reads,
             "votes": decision.votes,
-            "log_prob": log_prob,
+            "log_probs": opinion.log_probs,
             "value": opinion.value,
             "next_value": cut_value,
             "action": action,

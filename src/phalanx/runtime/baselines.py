@@ -1,0 +1,135 @@
+"""What the committee is measured against, on the same events and through the same scoring."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, PRNGKeyArray
+
+from phalanx.analysis.metrics import best_threshold, response_metrics
+from phalanx.analysis.probe import Probe, fit_probe
+from phalanx.envs.base import Environment
+from phalanx.runtime.episodes import (
+    Course,
+    Policy,
+    constant_policy,
+    oracle_policy,
+    random_policy,
+    run_episodes,
+    threshold_policy,
+)
+from phalanx.runtime.watch import Watched
+from phalanx.types import Verdict
+
+__all__ = ["Classifier", "episode_steps", "fit_classifier", "rates_of", "references", "tune_classifier"]
+
+_QUANTILES = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Gradient boosting on the committee's inputs, one event at a time.
+
+    Attributes:
+        probe: fitted on the training part.
+        threshold: best F1 on the validation part.
+        validation_score: its scores there, for other thresholds.
+    """
+
+    probe: Probe
+    threshold: float
+    validation_score: Float[np.ndarray, " event"]
+
+
+def fit_classifier(train: Watched, validation: Watched, seed: int) -> Classifier:
+    """Fits on the training part and finds the threshold of best F1 on the validation part."""
+    probe = fit_probe(train.category, train.numeric, train.label, seed)
+    score = probe.score(validation.category, validation.numeric)
+    return Classifier(probe, best_threshold(validation.label, score).threshold, score)
+
+
+def episode_steps(env: Environment) -> int:
+    """Length of the longest episode."""
+    return env.config.episode_events  # type: ignore[attr-defined]
+
+
+def references(
+    env: Environment, key: PRNGKeyArray, n_envs: int, rates: Float[np.ndarray, "4"]
+) -> dict[str, Course]:
+    """Courses of the policies that need no training, the two ends of the scale first.
+
+    Args:
+        env: the closed loop.
+        key: of the episodes.
+        n_envs: episodes.
+        rates: the committee's verdict rates, for the random policy that answers as often.
+    """
+    policies: dict[str, Policy] = {
+        "always-allow": constant_policy(Verdict.ALLOW),
+        "oracle": oracle_policy(),
+        "always-block": constant_policy(Verdict.BLOCK),
+        "random": random_policy(jnp.full(4, 0.25)),
+        "random at the committee's rates": random_policy(jnp.asarray(rates, jnp.float32)),
+    }
+    steps = episode_steps(env)
+    return {
+        name: run_episodes(env, policy, key, n_envs=n_envs, steps=steps) for name, policy in policies.items()
+    }
+
+
+def tune_classifier(
+    classifier: Classifier, env: Environment, key: PRNGKeyArray, n_envs: int, availability: float
+) -> dict[str, Any]:
+    """The classifier's playbook (verdict and threshold) that prevents most damage on the validation episodes.
+
+    Only playbooks that keep at least the given availability there compete; where none does, the one that keeps most
+    wins. So it meets the committee at equal availability.
+
+    Args:
+        classifier: fitted.
+        env: the validation part's closed loop.
+        key: of the validation episodes.
+        n_envs: episodes.
+        availability: the committee's on the same episodes.
+
+    Returns:
+        ``verdict``, ``threshold`` and what they reached: ``damage_prevented``, ``availability``.
+    """
+    steps = episode_steps(env)
+    allowed, oracle = (
+        run_episodes(env, policy, key, n_envs=n_envs, steps=steps).score
+        for policy in (constant_policy(Verdict.ALLOW), oracle_policy())
+    )
+    cuts = sorted({classifier.threshold, *np.quantile(classifier.validation_score, _QUANTILES).tolist()})
+    books = [(verdict, cut) for verdict in (Verdict.ALERT, Verdict.BLOCK, Verdict.QUARANTINE) for cut in cuts]
+    policy = threshold_policy(
+        classifier.probe.score,
+        np.repeat([cut for _, cut in books], n_envs),
+        np.repeat([int(verdict) for verdict, _ in books], n_envs),
+    )
+    score = run_episodes(env, policy, key, n_envs=n_envs, steps=steps, copies=len(books)).score
+    tried = []
+    for index, (verdict, cut) in enumerate(books):
+        own = jax.tree.map(lambda leaf, i=index: leaf[i * n_envs : (i + 1) * n_envs], score)
+        reached = response_metrics(own, allowed, oracle)
+        tried.append(
+            {
+                "verdict": verdict.name.lower(),
+                "threshold": cut,
+                "damage_prevented": reached.damage_prevented or 0.0,
+                "availability": 1.0 if reached.availability is None else reached.availability,
+            }
+        )
+    fit = [each for each in tried if each["availability"] >= availability]
+    if not fit:
+        return max(tried, key=lambda each: each["availability"])
+    return max(fit, key=lambda each: each["damage_prevented"])
+
+
+def rates_of(course: Course) -> Float[np.ndarray, "4"]:
+    """How often each verdict was given while episodes ran."""
+    given = course.verdict[course.live]
+    rates = np.bincount(given, minlength=len(Verdict)) / max(given.size, 1)
+    return rates.astype(np.float32)

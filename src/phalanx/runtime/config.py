@@ -1,0 +1,258 @@
+"""All settings of a run, as the command line shows them and as ``config.json`` keeps them."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from phalanx.agents.credit import CREDIT_SCHEMES
+from phalanx.agents.network import VIEWS, NetworkConfig
+from phalanx.agents.normalizer import NORMALIZERS
+from phalanx.agents.ppo import PPOConfig
+from phalanx.committee.voting import faults_tolerated
+from phalanx.errors import RunError, UsageError, unknown_name
+
+__all__ = ["PRESETS", "RunConfig"]
+
+EnvName = Literal["simulator", "replay", "stream"]
+Normalizer = Literal["popart", "running", "batch", "none"]
+Returns = Literal["gae", "monte_carlo"]
+SplitName = Literal["auto", "time", "group", "stratified", "random"]
+Credit = Literal["blend", "schedule", "half", "own", "committee", "difference", "dictator"]
+Preset = Literal["default", "original"]
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "original": {
+        "env": "stream",
+        "split": "stratified",
+        "seed": 42,
+        "members": 3,
+        "normalizer": "running",
+        "returns": "monte_carlo",
+        "credit": "committee",
+        "iterations": 300,
+        "envs": 1,
+        "steps": 2048,
+        "gamma": 0.99,
+        "lam": 0.95,
+        "epochs": 10,
+        "minibatches": 1,
+        "learning_rate": 3e-4,
+        "anneal": False,
+        "clip": 0.2,
+        "value_coef": 5.0,
+        "entropy_coef": 0.05,
+        "max_grad_norm": 0.5,
+        "hidden": 256,
+        "memory": 256,
+        "cell": "lstm",
+        "episode_events": 1000,
+        "eval_every": 20,
+    },
+}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Settings of a training run."""
+
+    env: EnvName = "simulator"
+    """Where the committee learns: the simulator, recorded events in a closed loop (replay), or recorded events whose
+    answers have no consequence (stream)."""
+    data: tuple[Path, ...] = ()
+    """Recorded events for replay and stream: anything that `phalanx ingest` reads."""
+    label: str | None = None
+    """Column that holds the label; the format's own unless given."""
+    map: Path | None = None
+    """JSON or TOML file that maps the source's columns to the event table's."""
+    features: tuple[str, ...] = ()
+    """Exactly these source columns; all that carry information unless given."""
+    preset: Preset = "default"
+    """Starting values of all other settings: default, or original (the notebook phalanx grew from, bugs included)."""
+    split: SplitName = "auto"
+    """How recorded events are split: auto takes time where events have times, else group, else stratified."""
+    split_seed: int | None = None
+    """Seed of the split; --seed unless given."""
+    members: int = 4
+    """Members of the committee."""
+    faults: int | None = None
+    """Liars or crashes to tolerate, members >= 3 faults + 1; as many as possible unless given."""
+    views: tuple[str, ...] = ()
+    """Sensor view of each member (full, process, file, network, identity); all full unless given."""
+    normalizer: Normalizer = "popart"
+    """Normalisation of value targets."""
+    returns: Returns = "gae"
+    """Value targets: lambda-returns, or Monte Carlo returns."""
+    credit: Credit = "blend"
+    """What a member is paid for its vote, see docs/training.md."""
+    reward_scale: float = 1.0
+    """Factor on every reward."""
+    iterations: int = 100
+    """Rollouts and updates."""
+    seeds: int = 1
+    """Runs side by side in one program, with seeds --seed, --seed + 1, ..."""
+    seed: int = 0
+    """Seed of all randomness."""
+    out: Path | None = None
+    """Run folder; runs/ENV-SEED or the next free name unless given."""
+    envs: int = 64
+    """Environments side by side."""
+    steps: int = 128
+    """Steps of a rollout in each environment."""
+    episode_events: int | None = None
+    """Events until an episode is cut; 512 in the simulator and 1,024 on recorded events unless given."""
+    entities: int = 128
+    """Processes that memory can tell apart at a time, on recorded events."""
+    gamma: float = 0.99
+    """Discount."""
+    lam: float = 0.95
+    """Lambda of the lambda-return."""
+    horizon: float = 5.0
+    """Rollouts that the PopArt statistics remember."""
+    hidden: int = 64
+    """Width of encoder and heads."""
+    memory: int = 64
+    """Units of the recurrent cell."""
+    cell: Literal["gru", "lstm", "none"] = "gru"
+    """Recurrent cell."""
+    start: Literal["uniform", "allow"] = "uniform"
+    """First policy: all verdicts alike, or nearly always allow."""
+    epochs: int = 4
+    """Passes over a rollout."""
+    minibatches: int = 4
+    """Parts of a rollout, by environment."""
+    learning_rate: float = 1e-3
+    """Of Adam."""
+    anneal: bool = True
+    """Whether the learning rate falls to a tenth over the run."""
+    clip: float = 0.2
+    """Of the probability ratio."""
+    value_coef: float = 0.5
+    """Weight of the value loss."""
+    entropy_coef: float = 0.05
+    """Weight of the entropy bonus."""
+    max_grad_norm: float = 0.5
+    """Largest norm of a member's gradient."""
+    eval_every: int = 10
+    """Iterations between validations."""
+    checkpoint_every: int = 5
+    """Iterations between checkpoints: what a kill can lose."""
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise unknown_name(f"--{name.replace('_', '-')}", getattr(self, name), choices)
+        positive = (
+            "members",
+            "iterations",
+            "seeds",
+            "envs",
+            "steps",
+            "entities",
+            "eval_every",
+            "checkpoint_every",
+        )
+        for name in positive:
+            if getattr(self, name) < 1:
+                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected 1 or more")
+        if self.episode_events is not None and self.episode_events < 1:
+            raise UsageError(f"--episode-events {self.episode_events}: expected 1 or more")
+        for name in ("gamma", "lam"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise UsageError(f"--{name} {getattr(self, name)}: expected a number from 0 to 1")
+        if not self.reward_scale > 0.0:
+            raise UsageError(f"--reward-scale {self.reward_scale}: expected a positive number")
+        if self.horizon <= 1.0:
+            raise UsageError(f"--horizon {self.horizon}: expected more than 1 rollout")
+        if self.views and len(self.views) != self.members:
+            raise UsageError(
+                f"--views names {len(self.views)} views for {self.members} members; give one each"
+            )
+        for view in self.views:
+            if view not in VIEWS:
+                raise unknown_name("view", view, VIEWS)
+        faults_tolerated(self.members, self.faults)
+        if self.env == "simulator" and self.data:
+            raise UsageError("--data is for --env replay or stream; the simulator makes its own events")
+
+    @classmethod
+    def preset_named(cls, name: str) -> "RunConfig":
+        """The starting values of a preset.
+
+        Example:
+            >>> RunConfig.preset_named("original").members
+            3
+        """
+        if name not in PRESETS:
+            raise unknown_name("preset", name, PRESETS)
+        return cls(preset=name, **PRESETS[name])  # type: ignore[arg-type]
+
+    @classmethod
+    def of(cls, saved: Mapping[str, Any]) -> "RunConfig":
+        """The settings that ``config.json`` holds.
+
+        Raises:
+            RunError: a setting that this version does not know.
+        """
+        fields = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(saved) - fields)
+        if unknown:
+            raise RunError(
+                f"config.json holds {', '.join(unknown)}, unknown to this version; train anew or upgrade"
+            )
+        given = dict(saved)
+        for name in ("out", "map"):
+            given[name] = None if given.get(name) is None else Path(given[name])
+        given["data"] = tuple(Path(part) for part in given.get("data", ()))
+        for name in ("features", "views"):
+            given[name] = tuple(given.get(name, ()))
+        return cls(**given)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All values, as JSON can hold them."""
+        values = dataclasses.asdict(self)
+        values["data"] = [str(part) for part in self.data]
+        for name in ("out", "map"):
+            values[name] = None if values[name] is None else str(values[name])
+        return values
+
+    @property
+    def f(self) -> int:
+        """Faults tolerated."""
+        return faults_tolerated(self.members, self.faults)
+
+    @property
+    def member_views(self) -> tuple[str, ...]:
+        """The sensor view of each member."""
+        return self.views or ("full",) * self.members
+
+    @property
+    def network(self) -> NetworkConfig:
+        """Sizes of a member's network."""
+        return NetworkConfig(hidden=self.hidden, memory=self.memory, cell=self.cell, start=self.start)
+
+    @property
+    def ppo(self) -> PPOConfig:
+        """Settings of the update."""
+        return PPOConfig(
+            epochs=self.epochs,
+            minibatches=self.minibatches,
+            learning_rate=self.learning_rate,
+            anneal=self.anneal,
+            clip=self.clip,
+            value_coef=self.value_coef,
+            entropy_coef=self.entropy_coef,
+            max_grad_norm=self.max_grad_norm,
+        )
+
+
+_CHOICES: dict[str, Any] = {
+    "env": get_args(EnvName),
+    "preset": tuple(PRESETS),
+    "split": get_args(SplitName),
+    "normalizer": tuple(NORMALIZERS),
+    "returns": get_args(Returns),
+    "credit": tuple(CREDIT_SCHEMES),
+}

@@ -1,0 +1,303 @@
+"""Evaluation of a run: detection open loop, response closed loop, beside baselines, on the test part.
+
+Thresholds come from the validation part; the test part is only ever measured on.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, PRNGKeyArray
+
+from phalanx.agents.memory import init_memory
+from phalanx.analysis.metrics import committee_metrics, detection_metrics, response_metrics
+from phalanx.analysis.statistics import summary
+from phalanx.data.encoder import Encoder
+from phalanx.envs.base import Environment
+from phalanx.errors import PhalanxError, RunError
+from phalanx.runtime.baselines import (
+    Classifier,
+    episode_steps,
+    fit_classifier,
+    rates_of,
+    references,
+    tune_classifier,
+)
+from phalanx.runtime.config import RunConfig
+from phalanx.runtime.decide import Committee, decide_events
+from phalanx.runtime.episodes import Course, Policy, committee_policy, run_episodes, threshold_policy
+from phalanx.runtime.learner import init_committee
+from phalanx.runtime.store import RunFolder, run_folders
+from phalanx.runtime.task import Part, Task, build_task, data_part
+from phalanx.runtime.train import learner_config
+from phalanx.runtime.watch import Watched, ballot, verdicts, watch
+from phalanx.types import Verdict
+
+__all__ = ["evaluate", "load_committee"]
+
+_TRAIN_STREAM, _VALIDATION_STREAM, _TEST_STREAM = 0, 1, 2
+_PROBE_ROWS = 200_000
+_WATCH, _PLAY = 0, 1  # keys of the watched events and of the played episodes
+_LATENCY_CALLS = 300
+
+
+def evaluate(
+    run: Path, *, data: Path | None = None, episodes: int = 64, seed: int = 0, positive: str = "alert"
+) -> dict[str, Any]:
+    """Measures a run and keeps the result as its ``eval.json``.
+
+    Args:
+        run: run folder, or the parent of one per seed.
+        data: other recorded events to measure on, all rows; the test part of the run's own unless given.
+        episodes: simulated episodes for detection, and episodes of the closed loop.
+        seed: of the episodes.
+        positive: alert, or restrict (block or more counts as positive, as the original counts).
+
+    Returns:
+        The keys of CONTRACT.md; with several seeds their means, and ``per_seed``, ``intervals``.
+
+    Raises:
+        RunError: no run, or a damaged one.
+        DataError: data that cannot be used.
+    """
+    folders = run_folders(run)
+    first = RunConfig.of(folders[0].config())
+    encoder = Encoder.from_dict(json.loads(folders[0].read_encoder()))
+    task, part, notes = _parts(first, encoder, data)
+    results = []
+    for folder in folders:
+        config = RunConfig.of(folder.config())
+        results.append(
+            _evaluate_one(folder, config, task, part, episodes, jax.random.key(seed), positive, notes)
+        )
+        folder.write_eval(results[-1])
+    if len(results) == 1:
+        return results[0]
+    merged = _merge(results)
+    RunFolder(Path(run)).write_eval(merged)
+    return merged
+
+
+def _parts(config: RunConfig, encoder: Encoder, data: Path | None) -> tuple[Task | None, Part, list[str]]:
+    """The run's own task where its data can be read, the part to measure on, and what to say about them."""
+    if data is None:
+        task = build_task(config, encoder)
+        return task, task.test, list(task.notes)
+    part, notes = data_part(config, encoder, data)
+    try:
+        return build_task(config, encoder), part, list(notes)
+    except PhalanxError as error:
+        return None, part, [*notes, f"no baselines: the run's own data cannot be read ({error})"]
+
+
+def load_committee(
+    folder: RunFolder, config: RunConfig, env: Environment
+) -> tuple[Committee, dict[str, Any]]:
+    """The kept committee of a run and its operating point.
+
+    Raises:
+        RunError: no checkpoint was kept, or it does not fit.
+    """
+    like = init_committee(env.spec, learner_config(config), jax.random.key(0))
+    point = folder.read_operating_point()
+    iteration, committee = folder.checkpoints.load(like, best=True)
+    if iteration != point["iteration"]:
+        raise RunError(
+            f"{folder.path}: the best checkpoint is of iteration {iteration}, its operating point of "
+            f"{point['iteration']}; a kill fell between the two. Go on with --resume, which validates again"
+        )
+    return committee, point
+
+
+def _evaluate_one(
+    folder: RunFolder,
+    config: RunConfig,
+    task: Task | None,
+    part: Part,
+    episodes: int,
+    key: PRNGKeyArray,
+    positive: str,
+    notes: list[str],
+) -> dict[str, Any]:
+    committee, point = load_committee(folder, config, part.watch)
+    threshold = float("inf") if point["threshold"] is None else float(point["threshold"])
+    keys = [jax.random.fold_in(key, stream) for stream in (_TRAIN_STREAM, _VALIDATION_STREAM, _TEST_STREAM)]
+    parts = (task.train, task.validation) if task is not None else ()
+    memory = config.network.memory_size
+    watched = [
+        watch(
+            each.watch, committee, jax.random.fold_in(k, _WATCH), memory, n_lanes=episodes, most=_PROBE_ROWS
+        )
+        for each, k in zip((*parts, part), (*keys[:2], keys[2]) if parts else (keys[2],), strict=True)
+    ]
+    test = watched[-1]
+    votes = ballot(test, threshold)
+    answers = verdicts(votes, committee.f)
+    found = dataclasses.asdict(detection_metrics(test.label, answers, test.score, positive=positive))
+    voting = committee_metrics(votes, test.label, positive=positive)
+    result: dict[str, Any] = {
+        **found,
+        "threshold": threshold,
+        "threshold_source": point["threshold_source"],
+        "positive": positive,
+        "events": len(test.label),
+        "specs": {},
+        "committee": {"n": config.members, "f": config.f, "faulty": 0, **dataclasses.asdict(voting)},
+        "latency_ms": _latency(committee, part.watch, threshold, memory),
+        "notes": notes,
+    }
+    classifier = fit_classifier(watched[0], watched[1], config.seed) if task is not None else None
+    result["baselines"] = _detection_baselines(classifier, test, positive)
+    if part.act is not None:
+        _add_response(result, committee, memory, threshold, task, part.act, keys, episodes, classifier)
+    return result
+
+
+def _detection_baselines(
+    classifier: Classifier | None, test: Watched, positive: str
+) -> dict[str, dict[str, Any]]:
+    severe = int(Verdict.ALERT if positive == "alert" else Verdict.BLOCK)
+    n = len(test.label)
+    answers: dict[str, tuple[np.ndarray, Float[np.ndarray, " event"]]] = {
+        "always-allow": (np.zeros(n, int), np.zeros(n)),
+        "always-block": (np.full(n, int(Verdict.BLOCK)), np.ones(n)),
+    }
+    if classifier is not None:
+        score = classifier.probe.score(test.category, test.numeric)
+        answers["gradient boosting"] = (np.where(score >= classifier.threshold, severe, 0), score)
+    names = ("f1", "precision", "recall", "pr_auc", "mcc")
+    rows = {}
+    for name, (verdict, score) in answers.items():
+        found = dataclasses.asdict(detection_metrics(test.label, verdict, score, positive=positive))
+        rows[name] = {metric: found[metric] for metric in names}
+    return rows
+
+
+def _add_response(
+    result: dict[str, Any],
+    committee: Committee,
+    memory: int,
+    threshold: float,
+    task: Task | None,
+    env: Environment,
+    keys: list[PRNGKeyArray],
+    episodes: int,
+    classifier: Classifier | None,
+) -> None:
+    """Adds what the committee's and the baselines' answers did to the same episodes."""
+    steps = episode_steps(env)
+    key = jax.random.fold_in(keys[2], _PLAY)
+    policy = committee_policy(committee, memory, threshold)
+    course = run_episodes(env, policy, key, n_envs=episodes, steps=steps)
+    courses = references(env, key, episodes, rates_of(course))
+    if classifier is not None and task is not None and task.validation.act is not None:
+        name, tuned = _tuned(
+            classifier, task.validation.act, policy, jax.random.fold_in(keys[1], _PLAY), episodes
+        )
+        courses[name] = run_episodes(env, tuned, key, n_envs=episodes, steps=steps)
+    ends = courses["always-allow"].score, courses["oracle"].score
+    result |= dataclasses.asdict(response_metrics(course.score, *ends))
+    result["damage_by_episode"] = np.asarray(course.score.damage, float).tolist()
+    for name, each in courses.items():
+        row = result["baselines"].setdefault(name, {})
+        reached = dataclasses.asdict(response_metrics(each.score, *ends))
+        row |= {metric: reached[metric] for metric in _RESPONSE}
+    result["course"] = _course(course, courses["always-allow"])
+
+
+_RESPONSE = (
+    "damage_prevented",
+    "availability",
+    "time_to_contain_s",
+    "contained_share",
+    "false_blocks_per_million",
+    "alerts_per_day",
+)
+
+
+def _tuned(
+    classifier: Classifier, env: Environment, policy: Policy, key: PRNGKeyArray, episodes: int
+) -> tuple[str, Policy]:
+    """The classifier with the playbook that does best on validation at the committee's availability there."""
+    own = run_episodes(env, policy, key, n_envs=episodes, steps=episode_steps(env)).score
+    lost, benign = float(own.benign_lost.sum()), float(own.benign.sum())
+    found = tune_classifier(classifier, env, key, episodes, 1.0 - lost / max(benign, 1.0))
+    verdict = int(Verdict[found["verdict"].upper()])
+    return "tuned threshold classifier", threshold_policy(classifier.probe.score, found["threshold"], verdict)
+
+
+def _course(committee: Course, allowed: Course) -> dict[str, Any]:
+    """One campaign's course under both: the episode in which always-allow suffers the median damage above none."""
+    total = np.asarray(allowed.score.damage)
+    order = np.argsort(total, kind="stable")
+    struck = order[total[order] > 0]
+    episode = int(struck[len(struck) // 2]) if len(struck) else 0
+
+    def side(course: Course) -> dict[str, list[Any]]:
+        live = course.live[:, episode]
+        return {
+            "event": np.arange(live.sum()).tolist(),
+            "cumulative_damage": course.damage[live, episode].astype(float).tolist(),
+            "verdict": course.verdict[live, episode].tolist(),
+            "label": course.label[live, episode].tolist(),
+            "stage": course.stage[live, episode].tolist(),
+        }
+
+    return {"committee": side(committee), "always-allow": side(allowed)}
+
+
+def _latency(committee: Committee, env: Environment, threshold: float, memory: int) -> dict[str, float]:
+    """Time of one decision, one event at a time, in ms; compilation apart."""
+    observation = jax.tree.map(lambda leaf: leaf[None], env.reset(jax.random.key(0))[1])
+    table = init_memory(committee.n_members, 1, env.spec.n_entities, memory)
+    decide = eqx.filter_jit(
+        lambda c, t, o: decide_events(c, t, o, jnp.zeros((), jnp.int32), threshold=threshold)[:2]
+    )
+    taken = []
+    for call in range(_LATENCY_CALLS + 10):
+        begun = time.perf_counter()
+        table, decision = decide(committee, table, observation)
+        decision.action.block_until_ready()
+        if call >= 10:
+            taken.append(1e3 * (time.perf_counter() - begun))
+    return {"p50": float(np.percentile(taken, 50)), "p99": float(np.percentile(taken, 99))}
+
+
+def _merge(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over seeds of all numbers, the seeds' own figures, and intervals of the main ones."""
+    plain = [
+        {k: v for k, v in result.items() if k not in ("course", "damage_by_episode", "notes")}
+        for result in results
+    ]
+    merged = _mean(plain)
+    merged["notes"] = results[0]["notes"]
+    if "course" in results[0]:
+        merged["course"] = results[0]["course"]
+    merged["intervals"] = {
+        name: summary([result.get(name) for result in results])
+        for name in ("f1", "precision", "recall", "pr_auc", "damage_prevented", "availability")
+        if any(result.get(name) is not None for result in results)
+    }
+    merged["per_seed"] = [{k: v for k, v in row.items() if not isinstance(v, dict)} for row in plain]
+    return merged
+
+
+def _mean(rows: list[Mapping[str, Any]]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for name in rows[0]:
+        values = [row.get(name) for row in rows]
+        if isinstance(values[0], Mapping):
+            merged[name] = _mean([value for value in values if isinstance(value, Mapping)])
+        elif isinstance(values[0], str):
+            merged[name] = values[0]
+        else:
+            known = [float(value) for value in values if value is not None]
+            merged[name] = float(np.mean(known)) if known else None
+    return merged

@@ -1,0 +1,133 @@
+"""What a run learns and is measured on: the environments built from its settings."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from phalanx.data.encoder import Encoded, Encoder
+from phalanx.data.events import EventTable
+from phalanx.data.readers import read_events
+from phalanx.data.splits import split_rows
+from phalanx.envs.base import Environment
+from phalanx.envs.recorded import record
+from phalanx.envs.replay import ReplayConfig, ReplayEnv
+from phalanx.envs.simulator import Simulator, SimulatorConfig
+from phalanx.envs.stream import StreamConfig, StreamEnv
+from phalanx.errors import UsageError
+from phalanx.runtime.config import RunConfig
+
+__all__ = ["Part", "Task", "build_task", "data_part", "recorded_part"]
+
+_LOG = logging.getLogger("phalanx")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the events: what detection reads in order, and where response is measured.
+
+    Attributes:
+        watch: events whose verdicts are logged, not applied: all rows in order, or simulated episodes.
+        act: the closed loop; None where answers have no consequence.
+        encoded: the rows; None in the simulator.
+    """
+
+    watch: Environment
+    act: Environment | None
+    encoded: Encoded | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """The three parts, the encoder, and what was said while they were built."""
+
+    learn: Environment
+    train: Part
+    validation: Part
+    test: Part
+    encoder: Encoder
+    notes: tuple[str, ...] = ()
+
+
+def build_task(config: RunConfig, encoder: Encoder | None = None) -> Task:
+    """Reads and splits the data, fits the encoder on the training part, and builds the environments.
+
+    Args:
+        config: settings.
+        encoder: of an earlier run; fitted anew unless given.
+
+    Raises:
+        UsageError: replay or stream without data.
+        DataError: data that cannot be read or split.
+    """
+    if config.env == "simulator":
+        env = Simulator(SimulatorConfig(episode_events=config.episode_events or 512))
+        part = Part(watch=env, act=env)
+        return Task(learn=env, train=part, validation=part, test=part, encoder=env.encoder)
+    if not config.data:
+        raise UsageError(f"--env {config.env} needs recorded events: give --data FILE")
+    read = read_events(config.data, label=config.label, mapping=config.map)
+    notes = [*read.notes, *([f"{len(read.rejects)} bad rows were left out"] if read.rejects else [])]
+    how = _split_name(config, read.table)
+    seed = config.seed if config.split_seed is None else config.split_seed
+    splits = split_rows(read.table, how, seed=seed)
+    notes += [f"split by {how}", *splits.notes]
+    if encoder is None:
+        encoder = Encoder.fit(read.table, splits.train, features=config.features or None)
+        notes += encoder.notes
+    parts = [
+        recorded_part(config, encoder, read.table, rows)
+        for rows in (splits.train, splits.validation, splits.test)
+    ]
+    train, validation, test = parts
+    learn = train.act or _stream(config, encoder, train.encoded, learning=True)
+    for note in notes:
+        _LOG.info(note)
+    return Task(learn, train, validation, test, encoder, tuple(notes))
+
+
+def _split_name(config: RunConfig, table: EventTable) -> str:
+    if config.split != "auto":
+        return config.split
+    if not table.order_only:
+        return "time"
+    return "group" if table.frame["subject"].n_unique() < len(table) else "stratified"
+
+
+def recorded_part(
+    config: RunConfig, encoder: Encoder, table: EventTable, rows: np.ndarray | None = None
+) -> Part:
+    """Some rows of a table as a part, in time order where they have times."""
+    rows = np.arange(len(table)) if rows is None else rows
+    if not table.order_only:
+        rows = rows[np.argsort(table.time_ns[rows], kind="stable")]
+    encoded = encoder.encode(table, rows)
+    watch = _stream(config, encoder, encoded, learning=False)
+    act = None
+    if config.env == "replay":
+        settings = ReplayConfig(episode_events=config.episode_events or 1024, n_entities=config.entities)
+        events = record(encoded, quarantine_ttl_s=settings.response.quarantine_ttl_s)
+        act = ReplayEnv(events, encoder.spec(config.entities), settings)
+    return Part(watch=watch, act=act, encoded=encoded)
+
+
+def _stream(config: RunConfig, encoder: Encoder, encoded: Encoded | None, *, learning: bool) -> StreamEnv:
+    assert encoded is not None
+    settings = StreamConfig(
+        order="recorded" if not learning or encoder.rolling else "shuffled",
+        episode_events=config.episode_events or 1024,
+        n_entities=config.entities,
+        seed=config.seed,
+    )
+    return StreamEnv(record(encoded), encoder.spec(config.entities), settings)
+
+
+def data_part(config: RunConfig, encoder: Encoder, data: Path) -> tuple[Part, tuple[str, ...]]:
+    """Another file as a part to be measured on, all rows of it.
+
+    Returns:
+        The part and what the reader has to say.
+    """
+    read = read_events(data, label=config.label, mapping=config.map)
+    return recorded_part(config, encoder, read.table), read.notes

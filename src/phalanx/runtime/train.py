@@ -1,0 +1,294 @@
+"""Training: the loop around ``learner.iterate`` with validation, checkpoints, metrics and resumption."""
+
+import dataclasses
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PRNGKeyArray
+
+from phalanx.analysis.metrics import best_threshold, detection_metrics
+from phalanx.errors import DataError
+from phalanx.runtime.config import RunConfig
+from phalanx.runtime.learner import LearnerConfig, TrainState, init_train_state, iterate
+from phalanx.runtime.progress import Progress
+from phalanx.runtime.store import RunFolder
+from phalanx.runtime.task import Task, build_task
+from phalanx.runtime.watch import ballot, operating_score, verdicts, watch
+
+__all__ = ["OperatingPoint", "initial_state", "learner_config", "train", "validate"]
+
+_LOG = logging.getLogger("phalanx")
+_VALIDATION_ROWS = 16_384
+_VALIDATION_STREAM = 1  # episodes are drawn from streams apart: 0 training, 1 validation, 2 test
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Where a committee answers, found on the validation part.
+
+    Attributes:
+        threshold: on each member's P(verdict >= alert).
+        metrics: what it reaches there, keys ``eval/...``; for choosing, not for reporting.
+    """
+
+    threshold: float
+    metrics: Mapping[str, float]
+
+
+def learner_config(config: RunConfig) -> LearnerConfig:
+    """The settings that an iteration needs."""
+    stagger = config.episode_events or (512 if config.env == "simulator" else 1024)
+    return LearnerConfig(
+        f=config.f,
+        views=config.member_views,
+        n_envs=config.envs,
+        steps=config.steps,
+        stagger=stagger,
+        iterations=config.iterations,
+        gamma=config.gamma,
+        lam=config.lam,
+        returns=config.returns,
+        normalizer=config.normalizer,
+        horizon=config.horizon,
+        credit=config.credit,
+        reward_scale=config.reward_scale,
+        network=config.network,
+        ppo=config.ppo,
+    )
+
+
+def initial_state(config: RunConfig, task: Task) -> TrainState:
+    """Fresh training states, stacked along a seed axis."""
+    learner = learner_config(config)
+    keys = jnp.stack([jax.random.key(config.seed + i) for i in range(config.seeds)])
+    return eqx.filter_jit(jax.vmap(lambda env, key: init_train_state(env, learner, key), in_axes=(None, 0)))(
+        task.learn, keys
+    )
+
+
+def validate(config: RunConfig, task: Task, state: TrainState, key: PRNGKeyArray) -> OperatingPoint:
+    """Chooses the operating point of one seed's committee on the validation part.
+
+    Args:
+        config: settings.
+        task: its validation part is read.
+        state: of one seed.
+        key: of the run; simulated episodes come from its validation stream.
+    """
+    watched = watch(
+        task.validation.watch,
+        state.committee,
+        jax.random.fold_in(key, _VALIDATION_STREAM),
+        config.network.memory_size,
+        n_lanes=32,
+        most=_VALIDATION_ROWS,
+    )
+    try:
+        threshold = best_threshold(watched.label, operating_score(watched.log_probs, config.f)).threshold
+    except DataError as error:
+        _LOG.warning("validation: %s", error)
+        threshold = 0.5
+    found = {"eval/threshold": threshold}
+    for prefix, cut in (("eval/", threshold), ("eval/greedy_", None)):
+        detection = detection_metrics(watched.label, verdicts(ballot(watched, cut), config.f), watched.score)
+        values = dataclasses.asdict(detection)
+        found |= {
+            f"{prefix}{name}": values[name] for name in ("tp", "tn", "fp", "fn", "precision", "recall", "f1")
+        }
+        found["eval/pr_auc"] = values["pr_auc"]
+    return OperatingPoint(
+        threshold, {name: np.nan if value is None else float(value) for name, value in found.items()}
+    )
+
+
+def train(
+    config: RunConfig, *, resume: Path | None = None, progress: Callable[..., Progress] | None = None
+) -> dict[str, Any]:
+    """Trains a committee (several, with several seeds) and writes the run folder.
+
+    Args:
+        config: settings.
+        resume: run to go on with; its checkpoint must fit the settings.
+        progress: makes the display from the number of iterations.
+
+    Returns:
+        What was reached: run folder, steps, time, and the validation of the kept checkpoint of each seed.
+
+    Raises:
+        UsageError: settings that cannot work, or an output folder in use.
+        DataError: data that cannot be used.
+        RunError: a run that cannot be resumed.
+    """
+    path = resume or config.out or _free_folder(config)
+    split_seed = config.seed if config.split_seed is None else config.split_seed
+    config = dataclasses.replace(config, out=path, split_seed=split_seed)
+    task = build_task(config)
+    folders = _folders(config, path, task, resume is not None)
+    state = initial_state(config, task)
+    start = 0
+    if resume is not None:
+        start, state = _resumed(folders, state)
+    begun = time.monotonic()
+    _loop(config, task, folders, state, start, progress)
+    return _summary(config, path, folders, time.monotonic() - begun, start)
+
+
+def _free_folder(config: RunConfig) -> Path:
+    base = Path("runs") / f"{config.env}-{config.seed}"
+    path, number = base, 1
+    while path.exists():
+        number += 1
+        path = base.with_name(f"{base.name}-{number}")
+    return path
+
+
+def _folders(config: RunConfig, path: Path, task: Task, resume: bool) -> list[RunFolder]:
+    """The run's folder, or with several seeds one below it for each."""
+    parent = RunFolder.create(path, config.to_dict(), resume=resume)
+    folders = [parent]
+    if config.seeds > 1:
+        folders = []
+        for index in range(config.seeds):
+            own = dataclasses.replace(config, seed=config.seed + index, seeds=1, out=parent.seed_path(index))
+            folders.append(RunFolder.create(parent.seed_path(index), own.to_dict(), resume=resume))
+    for folder in folders:
+        folder.write_encoder(json.dumps(task.encoder.to_dict()))
+    return folders
+
+
+def _seed_of(state: TrainState, index: int) -> TrainState:
+    arrays, static = eqx.partition(state, eqx.is_array)
+    return eqx.combine(jax.tree.map(lambda leaf: leaf[index], arrays), static)
+
+
+def _resumed(folders: list[RunFolder], like: TrainState) -> tuple[int, TrainState]:
+    """The newest checkpoint that all seeds have, and their metrics cut back to it."""
+    loaded = [folder.checkpoints.load(_seed_of(like, i)) for i, folder in enumerate(folders)]
+    start = min(iteration for iteration, _ in loaded)
+    states = [
+        state if iteration == start else folder.checkpoints.load(_seed_of(like, i), iteration=start)[1]
+        for i, ((iteration, state), folder) in enumerate(zip(loaded, folders, strict=True))
+    ]
+    for folder in folders:
+        folder.truncate_metrics(start)
+    arrays = [eqx.partition(state, eqx.is_array)[0] for state in states]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *arrays)
+    return start, eqx.combine(stacked, eqx.partition(like, eqx.is_array)[1])
+
+
+def _loop(
+    config: RunConfig,
+    task: Task,
+    folders: list[RunFolder],
+    state: TrainState,
+    start: int,
+    progress: Callable[..., Progress] | None,
+) -> None:
+    learner = learner_config(config)
+    advance = eqx.filter_jit(
+        jax.vmap(lambda env, s: iterate(env, learner, s), in_axes=(None, 0)), donate="all-except-first"
+    )
+    keys = [jax.random.key(config.seed + i) for i in range(config.seeds)]
+    best = [_best_so_far(folder) for folder in folders]
+    begun = time.monotonic()
+    with ExitStack() as stack:
+        logs = [stack.enter_context(folder.metrics()) for folder in folders]
+        shown = stack.enter_context(progress(config.iterations)) if progress else Progress()
+        for iteration in range(start + 1, config.iterations + 1):
+            state, metrics = advance(task.learn, state)
+            rows = _rows(config, jax.tree.map(np.asarray, metrics), iteration, time.monotonic() - begun)
+            last = iteration == config.iterations
+            if last or iteration % config.eval_every == 0:
+                for i, (row, folder) in enumerate(zip(rows, folders, strict=True)):
+                    own = _seed_of(state, i)
+                    point = validate(config, task, own, keys[i])
+                    row.update(point.metrics)
+                    best[i] = _keep_best(folder, own, iteration, point, best[i])
+            for log, row in zip(logs, rows, strict=True):
+                log.write(row)
+            if last or iteration % config.checkpoint_every == 0:
+                for i, folder in enumerate(folders):
+                    folder.checkpoints.save(iteration, _seed_of(state, i))
+            shown.update(_mean_row(rows))
+
+
+def _best_so_far(folder: RunFolder) -> float:
+    values = [row["eval/f1"] for row in folder.read_metrics() if row.get("eval/f1") is not None]
+    return max(values, default=-1.0)
+
+
+def _keep_best(
+    folder: RunFolder, state: TrainState, iteration: int, point: OperatingPoint, best: float
+) -> float:
+    """Keeps the checkpoint whose validation F1 is the best so far, and its operating point."""
+    value = float(np.nan_to_num(point.metrics["eval/f1"]))
+    if value <= best:
+        return best
+    folder.checkpoints.save_best(iteration, state.committee)
+    folder.write_operating_point(
+        {
+            "threshold": point.threshold,
+            "threshold_source": "validation",
+            "iteration": iteration,
+            **point.metrics,
+        }
+    )
+    return value
+
+
+def _rows(
+    config: RunConfig, metrics: dict[str, np.ndarray], iteration: int, wall_s: float
+) -> list[dict[str, float]]:
+    """One row of ``metrics.jsonl`` per seed: means over members, and each member's own."""
+    rows = []
+    for seed in range(config.seeds):
+        row: dict[str, float] = {
+            "iteration": iteration,
+            "env_steps": iteration * config.envs * config.steps,
+            "wall_s": wall_s,
+        }
+        for name, values in metrics.items():
+            row[name] = float(np.mean(values[seed]))
+            if values.ndim > 1:
+                row |= {f"member/{i}/{name}": float(value) for i, value in enumerate(values[seed])}
+        rows.append(row)
+    return rows
+
+
+def _mean_row(rows: list[dict[str, float]]) -> dict[str, float]:
+    return {name: float(np.mean([row.get(name, np.nan) for row in rows])) for name in rows[0]}
+
+
+def _summary(
+    config: RunConfig, path: Path, folders: list[RunFolder], elapsed_s: float, start: int
+) -> dict[str, Any]:
+    steps = (config.iterations - start) * config.envs * config.steps
+    points = [folder.read_operating_point() for folder in folders]
+    rows = [folder.read_metrics()[-1] for folder in folders]
+
+    def mean(name: str) -> float | None:
+        values = [row.get(name) for row in rows]
+        return None if any(value is None for value in values) else float(np.mean(values))  # type: ignore[arg-type]
+
+    return {
+        "run": str(path),
+        "iterations": config.iterations,
+        "seeds": config.seeds,
+        "env_steps": config.iterations * config.envs * config.steps,
+        "elapsed_s": elapsed_s,
+        "agent_steps_per_s": steps * config.members * config.seeds / max(elapsed_s, 1e-9),
+        "loss_value": mean("loss/value"),
+        "explained_variance": mean("value/explained_variance"),
+        "validation_f1": float(np.mean([point.get("eval/f1") or 0.0 for point in points])),
+        "kept_iteration": [point["iteration"] for point in points],
+    }

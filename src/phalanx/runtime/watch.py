@@ -1,0 +1,149 @@
+"""Detection, open loop: the committee's opinions on events that happen whatever it says.
+
+Verdicts are logged and not applied, so that all policies are compared on the same events.
+"""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from phalanx.agents.memory import MemoryTable, init_memory, write
+from phalanx.envs.base import Environment
+from phalanx.envs.recorded import Lanes, lanes
+from phalanx.envs.stream import StreamEnv
+from phalanx.runtime.decide import Committee, consult, settle, vote
+from phalanx.types import Verdict
+
+__all__ = ["Watched", "ballot", "cut_rows", "operating_score", "verdicts", "watch"]
+
+_WARMUP = 256
+
+
+class Watched(NamedTuple):
+    """Opinions on N scored events.
+
+    Attributes:
+        label: 1 malicious, 0 benign, -1 unknown.
+        log_probs: log-probabilities of the four verdicts, per member.
+        category, numeric: what the members saw, for a probe on the same inputs.
+    """
+
+    label: Int[np.ndarray, " event"]
+    log_probs: Float[np.ndarray, "event member verdict"]
+    category: Int[np.ndarray, "event column"]
+    numeric: Float[np.ndarray, "event feature"]
+
+    @property
+    def score(self) -> Float[np.ndarray, " event"]:
+        """Mean over members of P(verdict >= alert)."""
+        return 1.0 - np.exp(self.log_probs[..., Verdict.ALLOW]).mean(axis=1)
+
+
+def cut_rows(n_rows: int, n_lanes: int, most: int | None) -> Lanes:
+    """Lanes over all rows, or over their beginnings so that at most ``most`` rows are scored in all."""
+    n_lanes = min(n_lanes, n_rows)
+    cut = lanes(n_rows, n_lanes, _WARMUP if n_rows > 4 * _WARMUP else 0)
+    if most is None:
+        return cut
+    stop = jnp.minimum(cut.stop, cut.first + max(most // n_lanes, 1))
+    return Lanes(start=cut.start, first=cut.first, stop=stop)
+
+
+def watch(
+    env: Environment,
+    committee: Committee,
+    key: PRNGKeyArray,
+    memory_size: int,
+    *,
+    n_lanes: int = 64,
+    most: int | None = None,
+    allow: int = int(Verdict.ALLOW),
+) -> Watched:
+    """Shows events to the committee and collects its opinions.
+
+    Args:
+        env: a ``StreamEnv`` (its rows in order, each once) or a simulator (one episode a lane).
+        committee: whose opinions.
+        key: of the simulator's episodes.
+        memory_size: numbers per memory.
+        n_lanes: contiguous parts of the rows, or episodes, side by side.
+        most: rows scored at most; all unless given.
+        allow: the verdict that is applied in the opinions' stead.
+    """
+    if isinstance(env, StreamEnv):
+        cut = cut_rows(env.events.n_rows, n_lanes, most)
+        n_lanes = cut.start.shape[0]
+        state, observation = jax.vmap(env.reset_lane)(cut.start, cut.first, cut.stop)
+        steps = int((cut.stop - cut.start).max())
+    else:
+        state, observation = jax.vmap(env.reset)(jax.random.split(key, n_lanes))
+        steps = env.config.episode_events  # type: ignore[attr-defined]
+    table = init_memory(committee.n_members, n_lanes, env.spec.n_entities, memory_size)
+    parts = []
+    carry = (state, observation, table, jnp.ones(n_lanes, bool))
+    chunk = 256
+    for begin in range(0, steps, chunk):
+        carry, part = _watch_chunk(env, committee, carry, jnp.asarray(begin), key, chunk, allow)
+        parts.append(jax.tree.map(np.asarray, part))
+    scored, label, log_probs, category, numeric = (
+        np.concatenate(leaves) for leaves in zip(*parts, strict=True)
+    )
+    order = np.moveaxis(scored, 0, 1)  # lane by lane: the order of the rows
+
+    def flat(leaf: np.ndarray) -> np.ndarray:
+        return np.moveaxis(leaf, 0, 1)[order]
+
+    return Watched(flat(label), flat(np.moveaxis(log_probs, 1, 2)), flat(category), flat(numeric))
+
+
+@eqx.filter_jit
+def _watch_chunk(
+    env: Environment,
+    committee: Committee,
+    carry: Any,
+    begin: Array,
+    key: PRNGKeyArray,
+    chunk: int,
+    allow: int,
+) -> tuple[Any, Any]:
+    def step(carry: tuple[Any, Any, MemoryTable, Array], t: Array) -> tuple[Any, Any]:
+        state, observation, table, alive = carry
+        opinion, memories = consult(committee, table, observation)
+        table = write(table, observation.entity, memories, t)
+        keys = jax.random.split(jax.random.fold_in(key, begin + t), alive.shape[0])
+        verdict = jnp.full(alive.shape, allow, jnp.int32)
+        scored = alive if not isinstance(env, StreamEnv) else alive & jax.vmap(env.scored)(state)
+        state, time_step = jax.vmap(env.step)(state, verdict, keys)
+        record = (scored, time_step.truth.label, opinion.log_probs, observation.category, observation.numeric)
+        return (state, time_step.observation, table, alive & ~time_step.done), record
+
+    return jax.lax.scan(step, carry, jnp.arange(chunk))
+
+
+def operating_score(
+    log_probs: Float[np.ndarray, "event member verdict"], f: int
+) -> Float[np.ndarray, " event"]:
+    """The number whose comparison with a threshold tells whether the committee answers with alert or more.
+
+    f + 1 votes make an alert, so it is the (f+1)-th largest of the members' P(verdict >= alert).
+    """
+    act = 1.0 - np.exp(log_probs[..., Verdict.ALLOW])
+    return -np.sort(-act, axis=1)[:, f]
+
+
+def ballot(watched: Watched, threshold: float | None) -> Int[np.ndarray, "event member"]:
+    """The votes at an operating point."""
+    return np.asarray(vote(jnp.asarray(watched.log_probs), threshold=threshold))
+
+
+def verdicts(
+    votes: Int[np.ndarray, "event member"], f: int, received: Bool[np.ndarray, "..."] | None = None
+) -> Any:
+    """The committee's verdicts on votes of many events."""
+    ballots = jnp.asarray(votes, jnp.int32)
+    there = jnp.ones(ballots.shape, bool) if received is None else jnp.asarray(received)
+    return np.asarray(settle(ballots, there, jnp.zeros(ballots.shape[0], jnp.float32), f).action)
