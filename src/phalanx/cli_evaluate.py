@@ -12,16 +12,13 @@ from phalanx.errors import UsageError
 
 __all__ = ["Evaluate", "command"]
 
-Adversary = Literal["flip", "random", "targeted", "collude", "worst-case", "silent", "sleeper", "omit"]
-
-
 @dataclass(frozen=True)
 class Evaluate:
     """Measures a trained run: detection with its verdicts logged only, response with its verdicts applied.
 
     The result is printed and kept in the run's eval.json; with several seeds it holds the means and a line for each.
 
-    Example: phalanx evaluate runs/first --faulty 1 --adversary collude --json
+    Example: phalanx evaluate runs/first --positive restrict --json
     """
 
     run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -29,11 +26,7 @@ class Evaluate:
     data: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Recorded events to measure detection on; the test part of the run's own data unless given."""
     episodes: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Episodes of the response; the run's own default unless given."""
-    faulty: int = 0
-    """Members that lie or fail."""
-    adversary: Adversary | None = None
-    """What the faulty members do."""
+    """Simulated episodes to detect on, and episodes of the closed loop; 64 unless given."""
     positive: Literal["alert", "restrict"] = "alert"
     """Least verdict that counts as a detection: alert, or restrict (block)."""
     seed: int = 0
@@ -43,10 +36,6 @@ class Evaluate:
 
     def run(self) -> dict[str, Any]:
         """Evaluates and returns every figure."""
-        if self.faulty < 0:
-            raise UsageError(f"--faulty {self.faulty}: expected 0 or more")
-        if bool(self.faulty) != (self.adversary is not None):
-            raise UsageError("--faulty K and --adversary NAME belong together: give both, or neither")
         if self.episodes is not None and self.episodes < 1:
             raise UsageError(f"--episodes {self.episodes}: expected 1 or more")
         from phalanx.runtime.compile_cache import use_compile_cache
@@ -58,8 +47,6 @@ class Evaluate:
             self.run_dir,
             data=self.data,
             seed=self.seed,
-            faulty=self.faulty,
-            adversary=self.adversary,
             positive=self.positive,
             **given,
         )
