@@ -54,13 +54,15 @@ class ToyEnv(Environment):
         )
         return state, self._observe(state, key_obs)
 
+    def pending(self, state):
+        threat = state.marked[state.entity]
+        campaign = jnp.where(threat, state.entity, -1)
+        return Truth(threat.astype(jnp.int32), campaign, jnp.full((), -1, jnp.int32))
+
     def step(self, state, verdict, key):
         key_entity, key_obs = jax.random.split(key)
         threat = state.marked[state.entity]
         credit = jnp.where(threat, jnp.asarray([-1.0, 0.0, 1.0, 1.0]), jnp.asarray([0.0, -0.5, -1.0, -1.0]))
-        truth = Truth(
-            threat.astype(jnp.int32), jnp.where(threat, state.entity, -1), jnp.full((), -1, jnp.int32)
-        )
         nxt = ToyState(
             marked=state.marked,
             entity=jax.random.randint(key_entity, (), 0, self.spec.n_entities),
@@ -77,7 +79,7 @@ class ToyEnv(Environment):
             terminated=over & self.terminates,
             truncated=over & (not self.terminates),
             final_observation=observation,
-            truth=truth,
+            truth=self.pending(state),
             score=score,
         )
         return nxt, step

@@ -99,7 +99,7 @@ def _run(arguments: list[str]) -> int:
     logging.getLogger("phalanx").setLevel(logging.INFO)
     with contextlib.redirect_stdout(sys.stderr):  # stdout belongs to the result alone
         result = command.run()
-    show(result, as_json=command.json)
+    show(result, as_json=command.json, render=getattr(command, "render", None))
     return 0
 
 

@@ -4,7 +4,7 @@ import contextlib
 import io
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import tyro
@@ -69,8 +69,10 @@ def _sentence(box: str) -> str:
     return " ".join(_FRAME.sub(" ", _TITLE.sub(r"\1:", box)).split())
 
 
-def show(result: Mapping[str, Any], *, as_json: bool) -> None:
-    """Prints a result on stdout: one JSON object, or a line a value for people.
+def show(
+    result: Mapping[str, Any], *, as_json: bool, render: Callable[[Mapping[str, Any]], str] | None = None
+) -> None:
+    """Prints a result on stdout: one JSON object, or for people what ``render`` makes of it, else a line a value.
 
     Example:
         >>> show({"f1": 0.5, "committee": {"n": 4}}, as_json=False)
@@ -83,6 +85,9 @@ def show(result: Mapping[str, Any], *, as_json: bool) -> None:
 
     if as_json:
         print(to_json(result), file=sys.stdout)
+        return
+    if render is not None:
+        print(render(result), file=sys.stdout)
         return
     lines = list(_lines(json_safe(result)))
     width = max((len(name) for name, _ in lines), default=0)

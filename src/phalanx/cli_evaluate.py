@@ -1,6 +1,6 @@
 """``phalanx evaluate``: a trained run, measured."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,6 +11,7 @@ from phalanx.cli_command import parse
 from phalanx.errors import UsageError
 
 __all__ = ["Evaluate", "command"]
+
 
 @dataclass(frozen=True)
 class Evaluate:
@@ -50,6 +51,12 @@ class Evaluate:
             positive=self.positive,
             **given,
         )
+
+    def render(self, result: Mapping[str, Any]) -> str:
+        """The result as a table for people."""
+        from phalanx.analysis.table import evaluation_table
+
+        return evaluation_table(result)
 
 
 def command(arguments: Sequence[str]) -> Evaluate:

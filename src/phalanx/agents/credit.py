@@ -5,8 +5,8 @@ gradient near unanimity, whatever the reward. A scheme therefore mixes two objec
 
     (1 - w) [clipped surrogate of the committee's advantages] + w E[sum_a pi(a) q(a)],
 
-where q(a), the local worth of voting a, comes from ``credit``, the environment's estimate of each verdict's worth on this
-event, and w in [0, 1] may change in the course of training. All four votes are judged, not only the one that was drawn,
+where q(a), the local worth of voting a, comes from ``credit``, the environment's estimate of each verdict's worth on
+this event, and w in [0, 1] may change in the course of training. All four votes are judged, not only the one that was drawn,
 and the worth is scaled by its spread over verdicts, which does not depend on the policy: the local objective neither
 fades nor grows when the policy becomes certain. The critic always predicts the committee's return.
 """
@@ -47,9 +47,9 @@ CREDIT_SCHEMES: dict[str, Callable[[Array], Array]] = {
 
 - committee: w = 0; own: w = 1; half: w = 1/2.
 - schedule: w = 1 for the first third of training, then 0; blend: w = 1, then 1/2.
-- difference: w = 1, and q(a) is the worth of the verdict that the vote a would have led to, the others' votes being what
-  they are (Wolpert and Tumer, "Optimal payoff functions for members of collectives", 2001): the same for all a where
-  the vote is not pivotal.
+- difference: w = 1, and q(a) is the worth of the verdict that the vote a would have led to, the others' votes being
+  what they are (Wolpert and Tumer, "Optimal payoff functions for members of collectives", 2001): the same for all a
+  where the vote is not pivotal.
 - dictator: w = 0, in rollouts where a random member's vote is the verdict in 20 % of the steps.
 """
 

@@ -122,12 +122,28 @@ def sensor_mask(spec: ObservationSpec, view: str) -> Float[Array, " input"]:
     return jnp.asarray(seen, jnp.float32)
 
 
-def _orthogonal(key: PRNGKeyArray, shape: tuple[int, int], gain: float = 1.0) -> Array:
-    return jax.nn.initializers.orthogonal(gain)(key, shape, jnp.float32)
+def _weights(key: PRNGKeyArray, shape: tuple[int, int], gain: float = 1.0) -> Array:
+    """Truncated normal with variance gain^2 / fan-in.
+
+    Not orthogonal: its batched QR waits for tasks of the very thread pool it runs in, and two of them side by side
+    hang a process on two cores (seen with jaxlib 0.10.2).
+    """
+    return jax.nn.initializers.variance_scaling(gain**2, "fan_in", "truncated_normal")(
+        key, shape, jnp.float32
+    )
 
 
-def init_network(key: PRNGKeyArray, n_inputs: int, config: NetworkConfig) -> Network:
+def init_network(
+    key: PRNGKeyArray, n_inputs: int, config: NetworkConfig, n_columns: int | None = None
+) -> Network:
     """A fresh member.
+
+    Args:
+        key: of the weights.
+        n_inputs: length of the event vector.
+        config: sizes.
+        n_columns: columns of the observation. Of the event vector only so many places are not zero, and the encoders'
+            weights are scaled for them; all places unless given.
 
     The value head starts at zero, so that the first rollout's values do not depend on the scale of the reward.
     """
@@ -140,19 +156,20 @@ def init_network(key: PRNGKeyArray, n_inputs: int, config: NetworkConfig) -> Net
         gate_bias = gate_bias.at[config.memory : 2 * config.memory].set(1.0)
     allow = 4.0 if config.start == "allow" else 0.0
     zeros = jnp.zeros(config.hidden, jnp.float32)
+    sparse = root2 * (n_inputs / (n_columns or n_inputs)) ** 0.5
     return Network(
-        encoder_weight=_orthogonal(keys[0], (n_inputs, config.hidden), root2),
+        encoder_weight=_weights(keys[0], (n_inputs, config.hidden), sparse),
         encoder_bias=zeros,
-        input_gates=_orthogonal(keys[1], (config.hidden, max(gates, 1)))[:, :gates],
+        input_gates=_weights(keys[1], (config.hidden, max(gates, 1)))[:, :gates],
         gate_bias=gate_bias,
-        memory_gates=_orthogonal(keys[2], (config.memory, max(gates, 1)))[:, :gates],
-        policy_hidden=_orthogonal(keys[3], (joint, config.hidden), root2),
+        memory_gates=_weights(keys[2], (config.memory, max(gates, 1)))[:, :gates],
+        policy_hidden=_weights(keys[3], (joint, config.hidden), root2),
         policy_hidden_bias=zeros,
-        policy_weight=_orthogonal(keys[4], (config.hidden, N_VERDICTS), 0.01),
+        policy_weight=_weights(keys[4], (config.hidden, N_VERDICTS), 0.01),
         policy_bias=jnp.zeros(N_VERDICTS, jnp.float32).at[Verdict.ALLOW].set(allow),
-        value_encoder=_orthogonal(keys[6], (n_inputs, config.hidden), root2),
+        value_encoder=_weights(keys[6], (n_inputs, config.hidden), sparse),
         value_encoder_bias=zeros,
-        value_hidden=_orthogonal(keys[5], (joint, config.hidden), root2),
+        value_hidden=_weights(keys[5], (joint, config.hidden), root2),
         value_hidden_bias=zeros,
         value_weight=zeros,
         value_bias=jnp.zeros((), jnp.float32),

@@ -4,6 +4,7 @@ Members share nothing but the events they see: parameters, optimiser, statistics
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -15,7 +16,16 @@ from phalanx.agents.memory import MemoryReads
 from phalanx.agents.network import Network, encode_events, policy_and_value, unroll
 from phalanx.errors import UsageError
 
-__all__ = ["Batch", "LossReport", "PPOConfig", "make_optimizer", "ppo_loss", "standardize", "update"]
+__all__ = [
+    "Batch",
+    "LossReport",
+    "PPOConfig",
+    "init_optimizer",
+    "make_optimizer",
+    "ppo_loss",
+    "standardize",
+    "update",
+]
 
 
 @dataclass(frozen=True)
@@ -104,6 +114,11 @@ def make_optimizer(config: PPOConfig, updates: int) -> optax.GradientTransformat
     return optax.multi_transform({"actor": clipped, "critic": clipped}, _halves)
 
 
+def init_optimizer(optimizer: optax.GradientTransformation, networks: Any) -> optax.OptState:
+    """The optimiser's state for stacked networks, one per member."""
+    return jax.vmap(optimizer.init)(networks)
+
+
 def _halves(networks: Network) -> Network:
     """A network with the name of its half in the place of each array."""
     names = {
@@ -179,7 +194,7 @@ def _select(batch: Batch, lanes: Int[Array, " lane"]) -> Batch:
 
 
 def update(
-    networks: Network,
+    networks: Any,
     opt_state: optax.OptState,
     masks: Float[Array, "member input"],
     batch: Batch,
@@ -207,13 +222,13 @@ def update(
     )
 
     def step(
-        carry: tuple[Network, optax.OptState], lanes: Array
-    ) -> tuple[tuple[Network, optax.OptState], LossReport]:
+        carry: tuple[Any, optax.OptState], lanes: Array
+    ) -> tuple[tuple[Any, optax.OptState], LossReport]:
         networks, opt_state = carry
         (_, report), grads = gradient(networks, masks, _select(batch, lanes))
         with jax.numpy_dtype_promotion("standard"):  # optax raises a Python float to an integer count
             updates, opt_state = jax.vmap(optimizer.update)(grads, opt_state, networks)
-        return (optax.apply_updates(networks, updates), opt_state), report
+        return (jax.tree.map(jnp.add, networks, updates), opt_state), report
 
     def shuffled(key: PRNGKeyArray) -> Array:
         order = jax.random.permutation(key, n_envs)[: minibatches * per_batch]

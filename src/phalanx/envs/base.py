@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray
 
-from phalanx.types import Observation, ObservationSpec, Score, TimeStep
+from phalanx.types import Observation, ObservationSpec, Score, TimeStep, Truth
 
 __all__ = ["Environment", "auto_reset_step", "empty_score"]
 
@@ -25,6 +25,10 @@ class Environment(eqx.Module):
     @abc.abstractmethod
     def reset(self, key: PRNGKeyArray) -> tuple[Any, Observation]:
         """Starts an episode and shows its first event."""
+
+    @abc.abstractmethod
+    def pending(self, state: Any) -> Truth:
+        """The truth of the event that waits for its verdict; for evaluators and oracles only."""
 
     @abc.abstractmethod
     def step(self, state: Any, verdict: Int[Array, ""], key: PRNGKeyArray) -> tuple[Any, TimeStep]:

@@ -221,11 +221,16 @@ class OriginalEnv(Environment):
             terminated=after.steps >= self.config.episode_events,
             truncated=jnp.zeros((), bool),
             final_observation=observation,
-            truth=Truth(label, jnp.full((), -1, jnp.int32), jnp.full((), -1, jnp.int32)),
+            truth=self.pending(state),
             score=score,
         )
         cause = OriginalStep(verdict=verdict, task=task, specs=specs)
         return after, time_step, jnp.broadcast_to(reward, votes.shape), cause
+
+    def pending(self, state: OriginalState) -> Truth:
+        """The truth of the row shown; the original knows no campaigns."""
+        none = jnp.full((), -1, jnp.int32)
+        return Truth(self.label[state.place], none, none)
 
     def _observe(self, state: OriginalState) -> Observation:
         """The row; the memory of the one entity is carried on within the episode."""

@@ -41,7 +41,7 @@ from phalanx.envs.response import (
 )
 from phalanx.envs.slots import SlotTable, claim, init_slots
 from phalanx.errors import UsageError
-from phalanx.types import Observation, ObservationSpec, Score, TimeStep, Verdict
+from phalanx.types import Observation, ObservationSpec, Score, TimeStep, Truth, Verdict
 
 __all__ = ["ReplayConfig", "ReplayEnv", "ReplayState"]
 
@@ -229,6 +229,10 @@ class ReplayEnv(Environment):
             truth=events.truth(row),
             score=score,
         )
+
+    def pending(self, state: ReplayState) -> Truth:
+        """The truth of the event shown."""
+        return self.events.truth(self.row(state))
 
     def row(self, state: ReplayState) -> Int[Array, ""]:
         """The row shown."""

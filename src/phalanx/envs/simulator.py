@@ -220,10 +220,15 @@ class Simulator(Environment):
             terminated=terminated,
             truncated=(steps >= self.config.episode_events) & ~terminated,
             final_observation=observation,
-            truth=Truth(malicious.astype(jnp.int32), event.campaign, event.stage),
+            truth=self.pending(state),
             score=score,
         )
         return SimulatorState(world, campaigns, response, following, score, steps), time_step
+
+    def pending(self, state: SimulatorState) -> Truth:
+        """The truth of the event that waits."""
+        event = state.event
+        return Truth((event.campaign >= 0).astype(jnp.int32), event.campaign, event.stage)
 
     def _credit(self, state: SimulatorState) -> Float[Array, " verdict"]:
         """What each verdict is worth; a quarantine prevents the share of the campaign's footholds that it covers."""

@@ -17,7 +17,7 @@ from phalanx.envs.recorded import RecordedEvents
 from phalanx.envs.response import CONTEXT_COLUMNS
 from phalanx.envs.slots import SlotTable, claim, init_slots
 from phalanx.errors import UsageError, unknown_name
-from phalanx.types import Observation, ObservationSpec, Score, TimeStep, Verdict
+from phalanx.types import Observation, ObservationSpec, Score, TimeStep, Truth, Verdict
 
 __all__ = ["ORDERS", "StreamConfig", "StreamEnv", "StreamState", "TaskReward"]
 
@@ -178,6 +178,10 @@ class StreamEnv(Environment):
             truth=self.events.truth(row),
             score=score,
         )
+
+    def pending(self, state: StreamState) -> Truth:
+        """The truth of the event shown."""
+        return self.events.truth(self.row(state))
 
     def row(self, state: StreamState) -> Int[Array, ""]:
         """The row shown."""

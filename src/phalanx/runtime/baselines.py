@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
@@ -11,17 +10,9 @@ from jaxtyping import Float, PRNGKeyArray
 from phalanx.analysis.metrics import best_threshold, response_metrics
 from phalanx.analysis.probe import Probe, fit_probe
 from phalanx.envs.base import Environment
-from phalanx.runtime.episodes import (
-    Course,
-    Policy,
-    constant_policy,
-    oracle_policy,
-    random_policy,
-    run_episodes,
-    threshold_policy,
-)
+from phalanx.runtime.episodes import Course, TablePolicy, ThresholdPolicy, run_episodes
 from phalanx.runtime.watch import Watched
-from phalanx.types import Verdict
+from phalanx.types import Score, Verdict
 
 __all__ = ["Classifier", "episode_steps", "fit_classifier", "rates_of", "references", "tune_classifier"]
 
@@ -66,21 +57,35 @@ def references(
         n_envs: episodes.
         rates: the committee's verdict rates, for the random policy that answers as often.
     """
-    policies: dict[str, Policy] = {
-        "always-allow": constant_policy(Verdict.ALLOW),
-        "oracle": oracle_policy(),
-        "always-block": constant_policy(Verdict.BLOCK),
-        "random": random_policy(jnp.full(4, 0.25)),
-        "random at the committee's rates": random_policy(jnp.asarray(rates, jnp.float32)),
+    allow, _, block, quarantine = np.eye(len(Verdict), dtype=np.float32)
+    anything = np.full(len(Verdict), 1 / len(Verdict), np.float32)
+    tables = {
+        "always-allow": (allow, allow),
+        "oracle": (allow, quarantine),
+        "always-block": (block, block),
+        "random": (anything, anything),
+        "random at the committee's rates": (rates, rates),
     }
-    steps = episode_steps(env)
-    return {
-        name: run_episodes(env, policy, key, n_envs=n_envs, steps=steps) for name, policy in policies.items()
-    }
+    rows = np.repeat(np.stack([np.stack(table) for table in tables.values()]), n_envs, axis=0)
+    course = run_episodes(
+        env,
+        TablePolicy(jnp.asarray(rows, jnp.float32)),
+        key,
+        n_envs=n_envs,
+        steps=episode_steps(env),
+        copies=len(tables),
+    )
+    return {name: course.copy(index, n_envs) for index, name in enumerate(tables)}
 
 
 def tune_classifier(
-    classifier: Classifier, env: Environment, key: PRNGKeyArray, n_envs: int, availability: float
+    classifier: Classifier,
+    env: Environment,
+    key: PRNGKeyArray,
+    n_envs: int,
+    *,
+    availability: float,
+    ends: tuple[Score, Score],
 ) -> dict[str, Any]:
     """The classifier's playbook (verdict and threshold) that prevents most damage on the validation episodes.
 
@@ -93,27 +98,22 @@ def tune_classifier(
         key: of the validation episodes.
         n_envs: episodes.
         availability: the committee's on the same episodes.
+        ends: totals of always-allow and of the oracle there.
 
     Returns:
         ``verdict``, ``threshold`` and what they reached: ``damage_prevented``, ``availability``.
     """
-    steps = episode_steps(env)
-    allowed, oracle = (
-        run_episodes(env, policy, key, n_envs=n_envs, steps=steps).score
-        for policy in (constant_policy(Verdict.ALLOW), oracle_policy())
-    )
     cuts = sorted({classifier.threshold, *np.quantile(classifier.validation_score, _QUANTILES).tolist()})
     books = [(verdict, cut) for verdict in (Verdict.ALERT, Verdict.BLOCK, Verdict.QUARANTINE) for cut in cuts]
-    policy = threshold_policy(
+    policy = ThresholdPolicy(
         classifier.probe.score,
-        np.repeat([cut for _, cut in books], n_envs),
-        np.repeat([int(verdict) for verdict, _ in books], n_envs),
+        np.repeat(np.array([cut for _, cut in books]), n_envs),
+        np.repeat(np.array([int(verdict) for verdict, _ in books]), n_envs),
     )
-    score = run_episodes(env, policy, key, n_envs=n_envs, steps=steps, copies=len(books)).score
+    course = run_episodes(env, policy, key, n_envs=n_envs, steps=episode_steps(env), copies=len(books))
     tried = []
     for index, (verdict, cut) in enumerate(books):
-        own = jax.tree.map(lambda leaf, i=index: leaf[i * n_envs : (i + 1) * n_envs], score)
-        reached = response_metrics(own, allowed, oracle)
+        reached = response_metrics(course.copy(index, n_envs).score, *ends)
         tried.append(
             {
                 "verdict": verdict.name.lower(),

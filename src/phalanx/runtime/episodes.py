@@ -3,8 +3,9 @@
 All policies face the same random draws. What is reported is the environment's own score, never the reward.
 """
 
+import abc
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -18,30 +19,101 @@ from phalanx.runtime.decide import Committee, decide_events
 from phalanx.types import Observation, Score, Verdict
 
 __all__ = [
+    "CommitteePolicy",
     "Course",
     "Policy",
-    "committee_policy",
-    "constant_policy",
-    "oracle_policy",
-    "random_policy",
+    "TablePolicy",
+    "ThresholdPolicy",
     "run_episodes",
-    "threshold_policy",
 ]
 
 
-class Policy(NamedTuple):
-    """A way of answering.
+class Policy(eqx.Module):
+    """A way of answering. Arrays are leaves, so that policies of one kind share a compiled loop."""
+
+    on_host: ClassVar[bool] = False
+    """``act`` is NumPy code, called between steps instead of being compiled into them."""
+
+    @abc.abstractmethod
+    def init(self, n_envs: int) -> Any:
+        """What it carries from event to event, for a number of environments."""
+
+    @abc.abstractmethod
+    def act(
+        self, carried: Any, observation: Observation, label: Int[Array, " env"], key: PRNGKeyArray, t: Any
+    ) -> tuple[Any, Int[Array, " env"]]:
+        """The verdict on the event that waits in each environment. Only an oracle may look at the label."""
+
+
+class TablePolicy(Policy):
+    """Each verdict with a fixed probability, by the event's label: every policy that needs no training is one of these.
+
+    Always-allow puts all weight on allow for both labels; the oracle, which sees the label, puts it on quarantine for
+    malicious events and on allow for the others; a random policy has the same probabilities for both.
 
     Attributes:
-        init: what it carries, for a number of environments.
-        act: (carried, observation, label, key, step) -> (carried, verdict per environment). Only the oracle may look at
-            the label.
-        on_host: ``act`` is NumPy code, called between steps instead of being compiled into them.
+        table: probabilities of the four verdicts per environment: on other events, and on malicious ones.
     """
 
-    init: Callable[[int], Any]
-    act: Callable[[Any, Observation, Int[Array, " env"], PRNGKeyArray, Int[Array, ""]], tuple[Any, Any]]
-    on_host: bool = False
+    table: Float[Array, "env label verdict"]
+
+    def init(self, n_envs: int) -> Any:
+        """Nothing is carried."""
+        return ()
+
+    def act(self, carried: Any, observation: Any, label: Any, key: Any, t: Any) -> tuple[Any, Any]:
+        """Draws from the row of the event's label."""
+        threat = (label == 1)[:, None]
+        probabilities = jnp.where(threat, self.table[:, 1], self.table[:, 0])
+        return carried, jax.random.categorical(key, jnp.log(probabilities)).astype(jnp.int32)
+
+
+class ThresholdPolicy(Policy):
+    """A classifier of single events and one verdict for whatever scores at least the threshold.
+
+    Attributes:
+        score: (category, numeric) -> P(malicious), in NumPy.
+        threshold: chosen on validation data, per environment.
+        verdict: alert, block or quarantine, per environment.
+    """
+
+    score: Callable[[np.ndarray, np.ndarray], np.ndarray] = eqx.field(static=True)
+    threshold: Float[np.ndarray, " env"]
+    verdict: Int[np.ndarray, " env"]
+    on_host: ClassVar[bool] = True
+
+    def init(self, n_envs: int) -> Any:
+        """Nothing is carried."""
+        return ()
+
+    def act(self, carried: Any, observation: Any, label: Any, key: Any, t: Any) -> tuple[Any, Any]:
+        """Scores the events as they are, without memory."""
+        scores = self.score(np.asarray(observation.category), np.asarray(observation.numeric))
+        answer = np.where(scores >= self.threshold, self.verdict, int(Verdict.ALLOW))
+        return carried, jnp.asarray(answer, jnp.int32)
+
+
+class CommitteePolicy(Policy):
+    """The committee at its operating point, through the decision path.
+
+    Attributes:
+        committee: who decides.
+        threshold: its operating point.
+        memory_size: numbers per memory.
+    """
+
+    committee: Committee
+    threshold: Float[Array, ""]
+    memory_size: int = eqx.field(static=True)
+
+    def init(self, n_envs: int) -> Any:
+        """Blank memories."""
+        return init_memory(self.committee.n_members, n_envs, self.committee.spec.n_entities, self.memory_size)
+
+    def act(self, carried: Any, observation: Any, label: Any, key: Any, t: Any) -> tuple[Any, Any]:
+        """Decides; the label and the key are not used."""
+        table, decision, _ = decide_events(self.committee, carried, observation, t, threshold=self.threshold)
+        return table, decision.action
 
 
 class Course(NamedTuple):
@@ -61,75 +133,11 @@ class Course(NamedTuple):
     stage: Int[np.ndarray, "time env"]
     live: np.ndarray
 
-
-def constant_policy(verdict: Verdict) -> Policy:
-    """Always the same verdict."""
-    return Policy(
-        lambda n: (),
-        lambda carried, obs, label, key, t: (carried, jnp.full(label.shape, int(verdict), jnp.int32)),
-    )
-
-
-def random_policy(probabilities: Float[Array, "4"]) -> Policy:
-    """Each verdict with a fixed probability, whatever the event."""
-
-    def act(
-        carried: Any, observation: Observation, label: Array, key: PRNGKeyArray, t: Array
-    ) -> tuple[Any, Array]:
-        return carried, jax.random.categorical(key, jnp.log(probabilities), shape=label.shape).astype(
-            jnp.int32
-        )
-
-    return Policy(lambda n: (), act)
-
-
-def oracle_policy() -> Policy:
-    """Quarantine for every malicious event, allow for every other: it sees the label."""
-    return Policy(
-        lambda n: (),
-        lambda carried, obs, label, key, t: (
-            carried,
-            jnp.where(label == 1, int(Verdict.QUARANTINE), int(Verdict.ALLOW)).astype(jnp.int32),
-        ),
-    )
-
-
-def threshold_policy(
-    score: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    threshold: np.ndarray | float,
-    verdict: np.ndarray | int,
-) -> Policy:
-    """A classifier of single events and one verdict for whatever scores at least the threshold.
-
-    Args:
-        score: (category, numeric) -> P(malicious), in NumPy.
-        threshold: chosen on validation data; one, or one per environment.
-        verdict: alert, block or quarantine; one, or one per environment.
-    """
-
-    def act(
-        carried: Any, observation: Observation, label: Array, key: PRNGKeyArray, t: Array
-    ) -> tuple[Any, Array]:
-        scores = score(np.asarray(observation.category), np.asarray(observation.numeric))
-        answer = np.where(scores >= threshold, verdict, int(Verdict.ALLOW))
-        return carried, jnp.asarray(answer, jnp.int32)
-
-    return Policy(lambda n: (), act, on_host=True)
-
-
-def committee_policy(committee: Committee, memory_size: int, threshold: float | None) -> Policy:
-    """The committee at its operating point, through the decision path."""
-
-    def init(n_envs: int) -> Any:
-        return init_memory(committee.n_members, n_envs, committee.spec.n_entities, memory_size)
-
-    def act(
-        table: Any, observation: Observation, label: Array, key: PRNGKeyArray, t: Array
-    ) -> tuple[Any, Array]:
-        table, decision, _ = decide_events(committee, table, observation, t, threshold=threshold)
-        return table, decision.action
-
-    return Policy(init, act)
+    def copy(self, index: int, n_envs: int) -> "Course":
+        """One copy out of several that were run side by side."""
+        part = slice(index * n_envs, (index + 1) * n_envs)
+        score = jax.tree.map(lambda leaf: leaf[part], self.score)
+        return Course(score, *(leaf[:, part] for leaf in self[1:]))
 
 
 def run_episodes(
@@ -211,8 +219,7 @@ def _scan(
 ) -> tuple[_Carry, Any]:
     def step(carry: _Carry, t: Array) -> tuple[_Carry, Any]:
         key_policy, keys = _keys(key, t, carry.live.shape[0], copies)
-        blank = jnp.zeros(carry.live.shape, jnp.int32)
-        label = jax.vmap(env.step)(carry.state, blank, keys)[1].truth.label  # of the event that waits
+        label = jax.vmap(env.pending)(carry.state).label
         carried, verdict = policy.act(carry.carried, carry.observation, label, key_policy, t)
         return _apply(env, carry, carried, verdict, keys)
 

@@ -6,7 +6,7 @@ Thresholds come from the validation part; the test part is only ever measured on
 import dataclasses
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from phalanx.runtime.baselines import (
 )
 from phalanx.runtime.config import RunConfig
 from phalanx.runtime.decide import Committee, decide_events
-from phalanx.runtime.episodes import Course, Policy, committee_policy, run_episodes, threshold_policy
+from phalanx.runtime.episodes import CommitteePolicy, Course, ThresholdPolicy, run_episodes
 from phalanx.runtime.learner import init_committee
 from phalanx.runtime.store import RunFolder, run_folders
 from phalanx.runtime.task import Part, Task, build_task, data_part
@@ -46,6 +46,7 @@ _TRAIN_STREAM, _VALIDATION_STREAM, _TEST_STREAM = 0, 1, 2
 _PROBE_ROWS = 200_000
 _WATCH, _PLAY = 0, 1  # keys of the watched events and of the played episodes
 _LATENCY_CALLS = 300
+TUNED = "tuned threshold classifier"
 
 
 def evaluate(
@@ -194,14 +195,20 @@ def _add_response(
     """Adds what the committee's and the baselines' answers did to the same episodes."""
     steps = episode_steps(env)
     key = jax.random.fold_in(keys[2], _PLAY)
-    policy = committee_policy(committee, memory, threshold)
+    policy = CommitteePolicy(committee, jnp.asarray(threshold, jnp.float32), memory)
     course = run_episodes(env, policy, key, n_envs=episodes, steps=steps)
     courses = references(env, key, episodes, rates_of(course))
     if classifier is not None and task is not None and task.validation.act is not None:
-        name, tuned = _tuned(
+        found = _playbook(
             classifier, task.validation.act, policy, jax.random.fold_in(keys[1], _PLAY), episodes
         )
-        courses[name] = run_episodes(env, tuned, key, n_envs=episodes, steps=steps)
+        tuned = ThresholdPolicy(
+            classifier.probe.score,
+            np.full(episodes, found["threshold"]),
+            np.full(episodes, int(Verdict[found["verdict"].upper()])),
+        )
+        courses[TUNED] = run_episodes(env, tuned, key, n_envs=episodes, steps=steps)
+        result["playbook"] = found
     ends = courses["always-allow"].score, courses["oracle"].score
     result |= dataclasses.asdict(response_metrics(course.score, *ends))
     result["damage_by_episode"] = np.asarray(course.score.damage, float).tolist()
@@ -222,15 +229,17 @@ _RESPONSE = (
 )
 
 
-def _tuned(
-    classifier: Classifier, env: Environment, policy: Policy, key: PRNGKeyArray, episodes: int
-) -> tuple[str, Policy]:
-    """The classifier with the playbook that does best on validation at the committee's availability there."""
-    own = run_episodes(env, policy, key, n_envs=episodes, steps=episode_steps(env)).score
-    lost, benign = float(own.benign_lost.sum()), float(own.benign.sum())
-    found = tune_classifier(classifier, env, key, episodes, 1.0 - lost / max(benign, 1.0))
-    verdict = int(Verdict[found["verdict"].upper()])
-    return "tuned threshold classifier", threshold_policy(classifier.probe.score, found["threshold"], verdict)
+def _playbook(
+    classifier: Classifier, env: Environment, policy: CommitteePolicy, key: PRNGKeyArray, episodes: int
+) -> dict[str, Any]:
+    """The classifier's playbook that does best on validation at the committee's availability there."""
+    own = run_episodes(env, policy, key, n_envs=episodes, steps=episode_steps(env))
+    courses = references(env, key, episodes, rates_of(own))
+    ends = courses["always-allow"].score, courses["oracle"].score
+    reached = response_metrics(own.score, *ends)
+    return tune_classifier(
+        classifier, env, key, episodes, availability=reached.availability or 0.0, ends=ends
+    )
 
 
 def _course(committee: Course, allowed: Course) -> dict[str, Any]:
@@ -289,7 +298,7 @@ def _merge(results: list[dict[str, Any]]) -> dict[str, Any]:
     return merged
 
 
-def _mean(rows: list[Mapping[str, Any]]) -> dict[str, Any]:
+def _mean(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for name in rows[0]:
         values = [row.get(name) for row in rows]

@@ -20,7 +20,15 @@ from phalanx.agents.normalizer import (
     scale,
     update_normalizer,
 )
-from phalanx.agents.ppo import Batch, LossReport, PPOConfig, make_optimizer, standardize, update
+from phalanx.agents.ppo import (
+    Batch,
+    LossReport,
+    PPOConfig,
+    init_optimizer,
+    make_optimizer,
+    standardize,
+    update,
+)
 from phalanx.agents.targets import Targets, gae, monte_carlo
 from phalanx.envs.base import Environment
 from phalanx.runtime.decide import Committee
@@ -93,9 +101,9 @@ class TrainState(eqx.Module):
 def init_committee(spec: ObservationSpec, config: LearnerConfig, key: PRNGKeyArray) -> Committee:
     """Fresh members."""
     n_members = len(config.views)
-    n_inputs = vector_size(spec)
+    n_inputs, n_columns = vector_size(spec), len(spec.categorical) + len(spec.numeric)
     return Committee(
-        networks=jax.vmap(lambda k: init_network(k, n_inputs, config.network))(
+        networks=jax.vmap(lambda k: init_network(k, n_inputs, config.network, n_columns))(
             jax.random.split(key, n_members)
         ),
         masks=jnp.stack([sensor_mask(spec, view) for view in config.views]),
@@ -111,7 +119,7 @@ def init_train_state(env: Environment, config: LearnerConfig, key: PRNGKeyArray)
     committee = init_committee(env.spec, config, key_members)
     return TrainState(
         committee=committee,
-        opt_state=jax.vmap(config.optimizer.init)(committee.networks),
+        opt_state=init_optimizer(config.optimizer, committee.networks),
         world=init_world(
             env, committee, config.n_envs, config.network.memory_size, key_world, stagger=config.stagger
         ),

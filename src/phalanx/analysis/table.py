@@ -1,0 +1,61 @@
+"""An evaluation as one plain table: the committee first, then what it is measured against."""
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["evaluation_table"]
+
+_COLUMNS = {
+    "f1": ("F1", "{:.3f}"),
+    "precision": ("precision", "{:.3f}"),
+    "recall": ("recall", "{:.3f}"),
+    "pr_auc": ("PR-AUC", "{:.3f}"),
+    "damage_prevented": ("damage prevented", "{:.3f}"),
+    "availability": ("availability", "{:.4f}"),
+    "time_to_contain_s": ("contained after", "{:.0f} s"),
+    "false_blocks_per_million": ("false blocks / 1M", "{:,.0f}"),
+    "alerts_per_day": ("alerts / day", "{:,.0f}"),
+}
+
+
+def evaluation_table(result: Mapping[str, Any]) -> str:
+    """The table that `phalanx evaluate` prints.
+
+    Args:
+        result: what ``runtime.evaluate.evaluate`` returns.
+
+    Example:
+        >>> print(evaluation_table({"f1": 0.5, "baselines": {"always-allow": {"f1": 0.0}}}))
+        policy           F1
+        the committee  0.500
+        always-allow   0.000
+    """
+    rows: dict[str, Mapping[str, Any]] = {"the committee": result, **result.get("baselines", {})}
+    shown = [name for name in _COLUMNS if any(row.get(name) is not None for row in rows.values())]
+    table = [["policy", *(_COLUMNS[name][0] for name in shown)]]
+    for policy, row in rows.items():
+        table.append([policy, *(_cell(row.get(name), _COLUMNS[name][1]) for name in shown)])
+    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    lines = [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in table
+    ]
+    return "\n".join([*(line.rstrip() for line in lines), *_intervals(result)])
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)
+
+
+def _intervals(result: Mapping[str, Any]) -> list[str]:
+    """A line a measure over seeds: interquartile mean, 95 % interval and minimum."""
+    lines = []
+    for name, found in result.get("intervals", {}).items():
+        if found.get("iqm") is not None:
+            lines.append(
+                f"{_COLUMNS.get(name, (name, ''))[0]} over {found['n']} seeds: interquartile mean {found['iqm']:.3f}, "
+                f"95 % interval {found['low']:.3f} to {found['high']:.3f}, minimum {found['min']:.3f}"
+            )
+    return ["", *lines] if lines else []
