@@ -12,6 +12,7 @@ Where the notebook's description leaves a choice, the reading is taken that repr
 - Accuracy is 1 where the committee's verdict is right, so that all members earn the same.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import equinox as eqx
@@ -128,21 +129,24 @@ class OriginalEnv(Environment):
         columns: dict[str, np.ndarray],
         label: Int[np.ndarray, " row"],
         config: OriginalConfig | None = None,
+        *,
+        features: Sequence[str] = FEATURES,
     ) -> None:
         """Takes one part of the data (train, validation or test).
 
         Args:
-            columns: the raw numbers of ``FEATURES`` for the rows of the part.
+            columns: the raw numbers of ``features`` for the rows of the part.
             label: 1 threat, 0 benign.
             config: settings.
+            features: columns that are shown; those of the original unless given.
 
         Raises:
             DataError: a missing column, no row, or a label other than 0 and 1.
         """
-        missing = [name for name in FEATURES if name not in columns]
+        missing = [name for name in features if name not in columns]
         if missing:
             raise DataError(
-                f"columns {', '.join(missing)} missing for the original's task; expected {', '.join(FEATURES)}. "
+                f"columns {', '.join(missing)} missing for the original's task; expected {', '.join(features)}. "
                 "Use --preset default for other data"
             )
         label = np.asarray(label)
@@ -151,16 +155,26 @@ class OriginalEnv(Environment):
                 f"{label.size} labels with values {np.unique(label)[:5].tolist()} for the original's task; "
                 "expected at least one row and only 0 or 1. Drop the rows of unknown label"
             )
-        raw = np.stack([np.nan_to_num(np.asarray(columns[name], np.float64)) for name in FEATURES], axis=1)
+        raw = np.stack([np.nan_to_num(np.asarray(columns[name], np.float64)) for name in features], axis=1)
         top = raw.max(axis=0)
         self.config = config or OriginalConfig()
-        order = np.random.default_rng(self.config.seed).permutation(len(label))
+        order = _shuffle(len(label), self.config.seed)
         scaled = raw / np.where(top == 0, 1.0, top)
         self.features = jnp.asarray(scaled[order], jnp.float32)
         self.label = jnp.asarray(label[order], jnp.int32)
         self.spec = ObservationSpec(
-            categorical=(), numeric=tuple(Column(name) for name in FEATURES), n_entities=1
+            categorical=(), numeric=tuple(Column(name) for name in features), n_entities=1
         )
+
+    @property
+    def order(self) -> Int[np.ndarray, " row"]:
+        """The place in the part of each of the shuffled rows."""
+        return _shuffle(self.label.shape[0], self.config.seed)
+
+    def in_order(self) -> tuple[Float[np.ndarray, "row feature"], Int[np.ndarray, " row"]]:
+        """Features and labels in the order of the part, before the shuffle."""
+        back = np.argsort(self.order)
+        return np.asarray(self.features)[back], np.asarray(self.label)[back]
 
     def reset(self, key: PRNGKeyArray) -> tuple[OriginalState, Observation]:
         """Starts at a random place of the shuffled rows."""
@@ -241,6 +255,10 @@ class OriginalEnv(Environment):
             entity=zero,
             source=jnp.where(state.steps == 0, zero - 1, zero),
         )
+
+
+def _shuffle(n_rows: int, seed: int) -> Int[np.ndarray, " row"]:
+    return np.random.default_rng(seed).permutation(n_rows)
 
 
 def original_verdict(votes: Int[Array, " member"]) -> Int[Array, ""]:

@@ -27,6 +27,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "original": {
         "env": "stream",
         "split": "stratified",
+        "split_seed": 42,
         "seed": 42,
         "members": 3,
         "normalizer": "running",
@@ -87,6 +88,9 @@ class RunConfig:
     """Value targets: lambda-returns, or Monte Carlo returns."""
     credit: Credit = "blend"
     """What a member is paid for its vote, see docs/training.md."""
+    shadow: float = 0.5
+    """Share of the environments in which verdicts are logged and not applied, so that the committee also learns to
+    detect what it would have prevented; none in stream, or for a credit scheme that cannot judge such votes."""
     reward_scale: float = 1.0
     """Factor on every reward."""
     iterations: int = 100
@@ -162,6 +166,8 @@ class RunConfig:
         for name in ("gamma", "lam"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise UsageError(f"--{name} {getattr(self, name)}: expected a number from 0 to 1")
+        if not 0.0 <= self.shadow < 1.0:
+            raise UsageError(f"--shadow {self.shadow}: expected a share from 0 to below 1")
         if not self.reward_scale > 0.0:
             raise UsageError(f"--reward-scale {self.reward_scale}: expected a positive number")
         if self.horizon <= 1.0:
@@ -217,6 +223,11 @@ class RunConfig:
         for name in ("out", "map"):
             values[name] = None if values[name] is None else str(values[name])
         return values
+
+    @property
+    def is_original(self) -> bool:
+        """Whether the notebook's own task, network and update are trained (see ``runtime.original``)."""
+        return self.preset == "original" and self.env == "stream"
 
     @property
     def f(self) -> int:

@@ -9,14 +9,16 @@ import numpy as np
 from phalanx.data.encoder import Encoded, Encoder
 from phalanx.data.events import EventTable
 from phalanx.data.readers import read_events
-from phalanx.data.splits import split_rows
+from phalanx.data.splits import Splits, split_rows
 from phalanx.envs.base import Environment
+from phalanx.envs.original import FEATURES
 from phalanx.envs.recorded import record
 from phalanx.envs.replay import ReplayConfig, ReplayEnv
 from phalanx.envs.simulator import Simulator, SimulatorConfig
 from phalanx.envs.stream import StreamConfig, StreamEnv
 from phalanx.errors import UsageError
 from phalanx.runtime.config import RunConfig
+from phalanx.runtime.original import original_env
 
 __all__ = ["Part", "Task", "build_task", "data_part", "recorded_part"]
 
@@ -73,6 +75,8 @@ def build_task(config: RunConfig, encoder: Encoder | None = None) -> Task:
     seed = config.seed if config.split_seed is None else config.split_seed
     splits = split_rows(read.table, how, seed=seed)
     notes += [f"split by {how}", *splits.notes]
+    if config.is_original:
+        return _original_task(config, encoder, read.table, splits, notes)
     if encoder is None:
         encoder = Encoder.fit(read.table, splits.train, features=config.features or None)
         notes += encoder.notes
@@ -85,6 +89,23 @@ def build_task(config: RunConfig, encoder: Encoder | None = None) -> Task:
     for note in notes:
         _LOG.info(note)
     return Task(learn, train, validation, test, encoder, tuple(notes))
+
+
+def _original_task(
+    config: RunConfig, encoder: Encoder | None, table: EventTable, splits: Splits, notes: list[str]
+) -> Task:
+    """The notebook's parts: all rows of a part in the split's order, each column divided by its maximum there."""
+    if encoder is None:
+        encoder = Encoder.fit(table, splits.train, features=config.features or FEATURES, scaling="max")
+    spec = encoder.spec(1)
+    names = tuple(column.name for column in (*spec.categorical, *spec.numeric))
+    parts = []
+    for rows in splits.parts:
+        encoded = encoder.encode(table, rows)
+        parts.append(Part(watch=original_env(config, names, encoded), act=None, encoded=encoded))
+    for note in notes:
+        _LOG.info(note)
+    return Task(parts[0].watch, *parts, encoder, tuple(notes))
 
 
 def _split_name(config: RunConfig, table: EventTable) -> str:

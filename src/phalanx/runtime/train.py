@@ -20,6 +20,7 @@ from phalanx.analysis.metrics import best_threshold, detection_metrics
 from phalanx.errors import DataError
 from phalanx.runtime.config import RunConfig
 from phalanx.runtime.learner import LearnerConfig, TrainState, init_train_state, iterate
+from phalanx.runtime.original import check_original, init_originals, originals_step, validate_original
 from phalanx.runtime.progress import Progress
 from phalanx.runtime.store import RunFolder
 from phalanx.runtime.task import Task, build_task
@@ -37,11 +38,11 @@ class OperatingPoint:
     """Where a committee answers, found on the validation part.
 
     Attributes:
-        threshold: on each member's P(verdict >= alert).
+        threshold: on each member's P(verdict >= alert); None where each takes its likeliest verdict.
         metrics: what it reaches there, keys ``eval/...``; for choosing, not for reporting.
     """
 
-    threshold: float
+    threshold: float | None
     metrics: Mapping[str, float]
 
 
@@ -52,6 +53,7 @@ def learner_config(config: RunConfig) -> LearnerConfig:
         f=config.f,
         views=config.member_views,
         n_envs=config.envs,
+        n_shadow=_shadow_envs(config),
         steps=config.steps,
         stagger=stagger,
         iterations=config.iterations,
@@ -67,10 +69,20 @@ def learner_config(config: RunConfig) -> LearnerConfig:
     )
 
 
+def _shadow_envs(config: RunConfig) -> int:
+    """Environments in which verdicts are only logged: none where answers have no consequence, and none for a credit
+    scheme that cannot judge a vote that caused nothing."""
+    if config.env == "stream" or config.credit in ("committee", "difference", "dictator"):
+        return 0
+    return min(round(config.shadow * config.envs), config.envs - 1)
+
+
 def initial_state(config: RunConfig, task: Task) -> TrainState:
     """Fresh training states, stacked along a seed axis."""
-    learner = learner_config(config)
     keys = jnp.stack([jax.random.key(config.seed + i) for i in range(config.seeds)])
+    if config.is_original:
+        return init_originals(config, task.learn, keys)
+    learner = learner_config(config)
     return eqx.filter_jit(jax.vmap(lambda env, key: init_train_state(env, learner, key), in_axes=(None, 0)))(
         task.learn, keys
     )
@@ -85,6 +97,8 @@ def validate(config: RunConfig, task: Task, state: TrainState, key: PRNGKeyArray
         state: of one seed.
         key: of the run; simulated episodes come from its validation stream.
     """
+    if config.is_original:
+        return OperatingPoint(None, validate_original(task.validation.watch, state.committee))
     watched = watch(
         task.validation.watch,
         state.committee,
@@ -132,6 +146,8 @@ def train(
     path = resume or config.out or _free_folder(config)
     split_seed = config.seed if config.split_seed is None else config.split_seed
     config = dataclasses.replace(config, out=path, split_seed=split_seed)
+    if config.is_original:
+        check_original(config)
     task = build_task(config)
     folders = _folders(config, path, task, resume is not None)
     state = initial_state(config, task)
@@ -194,10 +210,7 @@ def _loop(
     start: int,
     progress: Callable[..., Progress] | None,
 ) -> None:
-    learner = learner_config(config)
-    advance = eqx.filter_jit(
-        jax.vmap(lambda env, s: iterate(env, learner, s), in_axes=(None, 0)), donate="all-except-first"
-    )
+    advance = originals_step(config) if config.is_original else _step(config)
     keys = [jax.random.key(config.seed + i) for i in range(config.seeds)]
     best = [_best_so_far(folder) for folder in folders]
     begun = time.monotonic()
@@ -222,6 +235,14 @@ def _loop(
             shown.update(_mean_row(rows))
 
 
+def _step(config: RunConfig) -> Callable[[Any, TrainState], tuple[TrainState, dict[str, jax.Array]]]:
+    """One compiled iteration of all seeds."""
+    learner = learner_config(config)
+    return eqx.filter_jit(
+        jax.vmap(lambda env, s: iterate(env, learner, s), in_axes=(None, 0)), donate="all-except-first"
+    )
+
+
 def _best_so_far(folder: RunFolder) -> float:
     values = [row["eval/f1"] for row in folder.read_metrics() if row.get("eval/f1") is not None]
     return max(values, default=-1.0)
@@ -238,7 +259,7 @@ def _keep_best(
     folder.write_operating_point(
         {
             "threshold": point.threshold,
-            "threshold_source": "validation",
+            "threshold_source": "validation" if point.threshold is not None else "none (greedy)",
             "iteration": iteration,
             **point.metrics,
         }

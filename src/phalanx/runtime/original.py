@@ -1,0 +1,451 @@
+"""The original's run (``--preset original`` on the stream): parts, rollout, iteration, validation, faults included.
+
+- A rollout starts a new episode at a random row and zero LSTM state; the state is carried on through the whole rollout,
+  also where an episode ends. With 2,048 steps and episodes of 1,000 the last episode has 48 steps, and its rewards
+  alone are what the log calls the episode's (``reward/episode``, summed over the members).
+- Episode end and rollout end count as terminated: nothing is bootstrapped.
+- Advantages are GAE with the values as emitted: in the units of the normalised target under ``batch`` and ``running``,
+  although the rewards are not. (``popart``, which the original does not have, denormalises them.)
+- Running statistics take a rollout's returns in before they normalise them.
+- Validation and evaluation are greedy, each row from zero state, the verdict that of most members.
+
+The rows of a rollout do not depend on the verdicts, so the stream is played twice with the same keys: first for its
+rows, all of which the members then judge at once, and then with their votes.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from phalanx.agents.normalizer import (
+    NormalizerState,
+    denormalize,
+    init_normalizer,
+    normalize,
+    on_floor,
+    rescale_head,
+    scale,
+    update_normalizer,
+)
+from phalanx.agents.original import (
+    OriginalBatch,
+    OriginalNetwork,
+    OriginalNetworkConfig,
+    fresh_outputs,
+    init_original_network,
+    original_optimizer,
+    original_update,
+    rollout_outputs,
+)
+from phalanx.agents.ppo import LossReport, standardize
+from phalanx.agents.targets import gae, monte_carlo
+from phalanx.analysis.metrics import detection_metrics
+from phalanx.data.encoder import Encoded
+from phalanx.envs.original import OriginalConfig, OriginalEnv, OriginalStep, Specs, original_verdict
+from phalanx.errors import UsageError
+from phalanx.runtime.config import PRESETS, RunConfig
+from phalanx.types import Observation, TimeStep, Verdict
+
+__all__ = [
+    "Judged",
+    "OriginalCommittee",
+    "OriginalState",
+    "check_original",
+    "init_original_state",
+    "init_originals",
+    "iterate_original",
+    "judge",
+    "original_env",
+    "original_latency",
+    "original_specs",
+    "originals_step",
+    "validate_original",
+]
+
+_VALIDATION_ROWS = 1_600
+_CHUNK = 4_096
+_LATENCY_CALLS = 300
+_SPECS = ("response_time", "threat", "rates", "resources")
+_FIXED = ("credit", "cell", "split", "start", "views", "faults")
+_COUNTS = ("tp", "tn", "fp", "fn", "precision", "recall", "f1", "pr_auc")
+
+
+class OriginalCommittee(eqx.Module):
+    """What decides: the members and the statistics of their value targets, stacked along a member axis."""
+
+    networks: OriginalNetwork
+    normalizers: NormalizerState
+
+    @property
+    def n_members(self) -> int:
+        """Members of the committee."""
+        return self.normalizers.count.shape[0]
+
+
+class OriginalState(eqx.Module):
+    """All that changes in training; a checkpoint holds it whole. Rollouts start anew, so there is no world in it."""
+
+    committee: OriginalCommittee
+    opt_state: Any
+    key: PRNGKeyArray
+    iteration: Int[Array, ""]
+
+
+def init_originals(config: RunConfig, env: OriginalEnv, keys: PRNGKeyArray) -> OriginalState:
+    """Fresh states of several seeds, stacked along a seed axis."""
+    return eqx.filter_jit(
+        jax.vmap(lambda env, key: init_original_state(env, config, key), in_axes=(None, 0))
+    )(env, keys)
+
+
+def originals_step(
+    config: RunConfig,
+) -> Callable[[OriginalEnv, OriginalState], tuple[OriginalState, dict[str, Array]]]:
+    """One compiled iteration of all seeds, one seed after the other: what they hold for an update is large."""
+
+    def step(env: OriginalEnv, states: OriginalState) -> tuple[OriginalState, dict[str, Array]]:
+        return jax.lax.map(lambda state: iterate_original(env, config, state), states)
+
+    return eqx.filter_jit(step, donate="all-except-first")
+
+
+class Played(NamedTuple):
+    """A rollout of the stream, ``[time, env]``.
+
+    Attributes:
+        features: the rows shown.
+        label: 1 threat, 0 benign.
+        reward: of each member alike.
+        terminated: the episode ended.
+        cause: verdict, task reward and specs.
+    """
+
+    features: Float[Array, "time env feature"]
+    label: Int[Array, "time env"]
+    reward: Float[Array, "time env"]
+    terminated: Bool[Array, "time env"]
+    cause: OriginalStep
+
+
+def check_original(config: RunConfig) -> None:
+    """Refuses settings that the original's run has no place for.
+
+    Raises:
+        UsageError: one of them differs from the preset's value.
+    """
+    preset = RunConfig.preset_named("original")
+    for name in _FIXED:
+        value, expected = getattr(config, name), getattr(preset, name)
+        if value != expected and not (name == "split" and value == "auto"):
+            raise UsageError(
+                f"--{name} {value} has no effect with --preset original on the stream, which has {expected or 'none'}. "
+                "Leave it out, or use --preset default"
+            )
+
+
+def original_env(config: RunConfig, names: tuple[str, ...], encoded: Encoded) -> OriginalEnv:
+    """One part of the data as the original's stream.
+
+    Args:
+        config: settings.
+        names: of the encoded columns, categorical ones (their ids become numbers) before numeric ones.
+        encoded: rows of the part in the split's order, with numbers divided by their maximum.
+    """
+    values = np.concatenate([encoded.category.astype(np.float32), encoded.numeric], axis=1)
+    settings = OriginalConfig(
+        episode_events=config.episode_events or PRESETS["original"]["episode_events"],
+        seed=config.seed if config.split_seed is None else config.split_seed,
+    )
+    columns = {name: values[:, i] for i, name in enumerate(names)}
+    return OriginalEnv(columns, encoded.label, settings, features=names)
+
+
+def _network_config(config: RunConfig) -> OriginalNetworkConfig:
+    return OriginalNetworkConfig(hidden=config.hidden, memory=config.memory, head=max(config.hidden // 2, 1))
+
+
+def _optimizer(config: RunConfig) -> optax.GradientTransformation:
+    return original_optimizer(config.ppo, config.iterations * config.epochs * config.minibatches)
+
+
+def init_original_state(env: OriginalEnv, config: RunConfig, key: PRNGKeyArray) -> OriginalState:
+    """Fresh members."""
+    key_members, key = jax.random.split(key)
+    sizes = _network_config(config)
+    networks = jax.vmap(lambda k: init_original_network(k, env.features.shape[1], sizes))(
+        jax.random.split(key_members, config.members)
+    )
+    normalizers = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (config.members,)), init_normalizer())
+    return OriginalState(
+        committee=OriginalCommittee(networks, normalizers),
+        opt_state=jax.vmap(_optimizer(config).init)(networks),
+        key=key,
+        iteration=jnp.zeros((), jnp.int32),
+    )
+
+
+def _play(env: OriginalEnv, votes: Int[Array, "time env member"], key: PRNGKeyArray) -> Played:
+    """Plays the stream with given votes, a new episode at a random row where one ended."""
+
+    def lane(votes: Int[Array, "time member"], key: PRNGKeyArray) -> Played:
+        key_start, key_steps = jax.random.split(key)
+
+        def step(carry: tuple[Any, Observation], at: tuple[Array, PRNGKeyArray]) -> tuple[Any, Played]:
+            state, observation = carry
+            vote, key = at
+            key_step, key_reset = jax.random.split(key)
+            state, time_step, reward, cause = env.step_votes(state, vote, key_step)
+            played = Played(
+                observation.numeric, time_step.truth.label, reward[0], time_step.terminated, cause
+            )
+            following = (state, time_step.observation)
+            return _or_fresh(env, time_step, following, key_reset), played
+
+        keys = jax.random.split(key_steps, votes.shape[0])
+        return jax.lax.scan(step, env.reset(key_start), (votes, keys))[1]
+
+    keys = jax.random.split(key, votes.shape[1])
+    return jax.vmap(lane, in_axes=(1, 0), out_axes=1)(votes, keys)
+
+
+def _or_fresh(env: OriginalEnv, time_step: TimeStep, following: Any, key: PRNGKeyArray) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(time_step.terminated, a, b), env.reset(key), following)
+
+
+def iterate_original(
+    env: OriginalEnv, config: RunConfig, state: OriginalState
+) -> tuple[OriginalState, dict[str, Array]]:
+    """One iteration: rollout, targets, update.
+
+    Returns:
+        The next state and the iteration's metrics: scalars, and arrays with one entry a member.
+    """
+    key_play, key_vote, key_update, key_next = jax.random.split(state.key, 4)
+    old = state.committee
+    blank = jnp.zeros((config.steps, config.envs, config.members), jnp.int32)
+    rows = _play(env, blank, key_play).features
+    out = jax.vmap(rollout_outputs, in_axes=(0, None))(old.networks, rows)
+    votes = jax.random.categorical(key_vote, out.logits)
+    chosen = jnp.take_along_axis(jax.nn.log_softmax(out.logits), votes[..., None], axis=-1)[..., 0]
+    played = _play(env, jnp.moveaxis(votes, 0, -1), key_play)
+    values = out.value
+    if config.normalizer == "popart":
+        values = jax.vmap(denormalize)(old.normalizers, values)
+    advantages, returns = jax.vmap(lambda v: _targets(config, played, v))(values)
+    committee, targets = _follow(config, old, returns)
+    n_rows = config.steps * config.envs
+    batch = OriginalBatch(
+        features=rows.reshape(n_rows, -1),
+        votes=votes.reshape(-1, n_rows),
+        log_prob=chosen.reshape(-1, n_rows),
+        advantages=standardize(advantages).reshape(-1, n_rows),
+        targets=targets.reshape(-1, n_rows),
+    )
+    networks, opt_state, reports = original_update(
+        committee.networks,
+        state.opt_state,
+        batch,
+        key_update,
+        config=config.ppo,
+        optimizer=_optimizer(config),
+        dropout=_network_config(config).dropout,
+    )
+    committee = eqx.tree_at(lambda c: c.networks, committee, networks)
+    compared = (values, returns) if config.normalizer == "popart" else (values, targets)
+    metrics = _metrics(played, votes, reports) | _value_metrics(*compared, returns, committee.normalizers)
+    return OriginalState(committee, opt_state, key_next, state.iteration + 1), metrics
+
+
+def _targets(config: RunConfig, played: Played, values: Float[Array, "time env"]) -> tuple[Array, Array]:
+    """Advantages and value targets of one member; the rollout's end is taken for an end of the episode."""
+    reward = config.reward_scale * played.reward
+    following = jnp.concatenate([values[1:], jnp.zeros_like(values[:1])])
+    never = jnp.zeros_like(played.terminated)
+    found = gae(reward, values, following, played.terminated, never, gamma=config.gamma, lam=config.lam)
+    if config.returns == "gae":
+        return found.advantages, found.value_targets
+    returns = monte_carlo(reward, jnp.zeros_like(values), played.terminated, never, gamma=config.gamma)
+    return found.advantages, returns
+
+
+def _follow(
+    config: RunConfig, committee: OriginalCommittee, returns: Float[Array, "member time env"]
+) -> tuple[OriginalCommittee, Float[Array, "member time env"]]:
+    """Takes the returns into the statistics and expresses them in the critic's units."""
+    old, networks = committee.normalizers, committee.networks
+    new = jax.vmap(lambda s, r: update_normalizer(config.normalizer, s, r, config.horizon))(old, returns)
+    if config.normalizer == "popart":
+        out = networks.value.out
+        weight, bias = jax.vmap(rescale_head)(out.weight[..., 0], out.bias[..., 0], old, new)
+        networks = eqx.tree_at(
+            lambda n: (n.value.out.weight, n.value.out.bias), networks, (weight[..., None], bias[..., None])
+        )
+    return OriginalCommittee(networks, new), jax.vmap(normalize)(new, returns)
+
+
+def _value_metrics(
+    values: Float[Array, "member time env"],
+    targets: Float[Array, "member time env"],
+    returns: Float[Array, "member time env"],
+    normalizers: NormalizerState,
+) -> dict[str, Array]:
+    axes = (1, 2)
+    residual, spread = jnp.var(targets - values, axis=axes), jnp.var(targets, axis=axes)
+    return {
+        "value/explained_variance": 1.0 - residual / spread,
+        "value/target_mean": returns.mean(axis=axes),
+        "value/target_std": jnp.std(returns, axis=axes),
+        "value/scale": jax.vmap(scale)(normalizers),
+        "value/on_floor": jax.vmap(on_floor)(normalizers).astype(jnp.float32),
+    }
+
+
+def _metrics(played: Played, votes: Int[Array, "member time env"], reports: LossReport) -> dict[str, Array]:
+    """Metrics of CONTRACT's names but for the values'; arrays hold one entry a member."""
+    threat, verdict = played.label == 1, played.cause.verdict
+    answered = verdict >= Verdict.BLOCK
+    alone = (
+        jnp.flip(jnp.cumsum(jnp.flip(played.terminated, 0), axis=0), 0) == 0
+    )  # after the last episode's end
+    last = jnp.where(alone.any(axis=0), jnp.where(alone, played.reward, 0.0).sum(axis=0), jnp.nan)
+    metrics = {
+        "loss/value": reports.value.mean(axis=0),
+        "loss/policy": reports.policy.mean(axis=0),
+        "policy/entropy": reports.entropy.mean(axis=0),
+        "policy/approx_kl": reports.approx_kl.mean(axis=0),
+        "policy/clip_fraction": reports.clipped.mean(axis=0),
+        "policy/first_ratio_error": reports.ratio_error[0],
+        "policy/pivotal_rate": _pivotal(jnp.moveaxis(votes, 0, -1)).mean(axis=(0, 1), dtype=jnp.float32),
+        "reward/step": played.reward.mean(),
+        "reward/task": played.cause.task.mean(),
+        "reward/episode": votes.shape[0] * last.mean(),
+        "committee/agreement": (votes == votes[0]).all(axis=0).mean(dtype=jnp.float32),
+        "committee/recall": (answered & threat).sum() / threat.sum(),
+        "committee/false_alarm_rate": (answered & ~threat).sum() / (~threat).sum(),
+        "data/base_rate": threat.mean(dtype=jnp.float32),
+    }
+    for name in _SPECS:
+        robustness = getattr(played.cause.specs, name)
+        metrics[f"stl/robustness_{name}"] = robustness.mean()
+        metrics[f"stl/violated_{name}"] = (robustness < 0).mean(dtype=jnp.float32)
+    for each in Verdict:
+        metrics[f"policy/rate_{each.name.lower()}"] = (votes == each).mean(axis=(1, 2), dtype=jnp.float32)
+        metrics[f"committee/rate_{each.name.lower()}"] = (verdict == each).mean(dtype=jnp.float32)
+    return metrics
+
+
+def _pivotal(votes: Int[Array, "time env member"]) -> Bool[Array, "time env member"]:
+    """Whether another vote of a member would have changed what the committee is paid for: restrictive or not."""
+
+    def one(votes: Int[Array, " member"]) -> Bool[Array, " member"]:
+        n = votes.shape[0]
+        turned = jnp.where(votes >= Verdict.BLOCK, int(Verdict.ALLOW), int(Verdict.BLOCK))
+        changed = jnp.where(jnp.eye(n, dtype=bool), turned[None], votes[None])
+        restrictive = jax.vmap(original_verdict)(changed) >= Verdict.BLOCK
+        return restrictive != (original_verdict(votes) >= Verdict.BLOCK)
+
+    return jax.vmap(jax.vmap(one))(votes)
+
+
+class Judged(NamedTuple):
+    """Greedy opinions on rows.
+
+    Attributes:
+        label: 1 threat, 0 benign.
+        votes: the members' likeliest verdicts.
+        verdict: of the committee.
+        score: mean over members of P(verdict >= alert).
+        features: the rows.
+    """
+
+    label: Int[np.ndarray, " row"]
+    votes: Int[np.ndarray, "row member"]
+    verdict: Int[np.ndarray, " row"]
+    score: Float[np.ndarray, " row"]
+    features: Float[np.ndarray, "row feature"]
+
+
+@eqx.filter_jit
+def _opinions(
+    committee: OriginalCommittee, features: Float[Array, "row feature"]
+) -> tuple[Int[Array, "row member"], Int[Array, " row"], Float[Array, " row"]]:
+    logits = jax.vmap(fresh_outputs, in_axes=(0, None))(committee.networks, features).logits
+    votes = jnp.argmax(logits, axis=-1).T.astype(jnp.int32)
+    score = 1.0 - jax.nn.softmax(logits)[..., Verdict.ALLOW].mean(axis=0)
+    return votes, jax.vmap(original_verdict)(votes), score
+
+
+def judge(env: OriginalEnv, committee: OriginalCommittee, most: int | None = None) -> Judged:
+    """What the committee says of the rows of a part, in the split's order, the first ``most`` of them."""
+    features, label = env.in_order()
+    features, label = features[:most], label[:most]
+    parts = []
+    for begin in range(0, len(label), _CHUNK):
+        chunk = features[begin : begin + _CHUNK]
+        padded = np.pad(chunk, ((0, min(_CHUNK, len(label)) - len(chunk)), (0, 0)))
+        parts.append([np.asarray(leaf)[: len(chunk)] for leaf in _opinions(committee, jnp.asarray(padded))])
+    votes, verdict, score = (np.concatenate(leaves) for leaves in zip(*parts, strict=True))
+    return Judged(label, votes, verdict, score, features)
+
+
+def validate_original(env: OriginalEnv, committee: OriginalCommittee) -> dict[str, float]:
+    """The original's validation: greedy, the first 1,600 rows of the part; block or quarantine is positive.
+
+    Returns:
+        Keys ``eval/...``; NaN where undefined.
+    """
+    judged = judge(env, committee, _VALIDATION_ROWS)
+    found = detection_metrics(judged.label, judged.verdict, judged.score, positive="restrict")
+    values = {name: getattr(found, name) for name in _COUNTS}
+    return {f"eval/{name}": np.nan if value is None else float(value) for name, value in values.items()}
+
+
+def original_specs(
+    env: OriginalEnv, votes: Int[np.ndarray, "row member"], key: PRNGKeyArray
+) -> dict[str, dict[str, float]]:
+    """The four specs while the committee answers all rows once, as one episode.
+
+    Args:
+        env: a part.
+        votes: of the members, in the order of the part.
+        key: of response times and loads.
+
+    Returns:
+        By spec: ``satisfied``, the share of the steps with robustness >= 0, and ``robustness_min``.
+    """
+    specs = _specs_along(env, jnp.asarray(votes[env.order], jnp.int32), key)
+    values = {name: np.asarray(getattr(specs, name)) for name in _SPECS}
+    return {
+        name: {"satisfied": float((value >= 0).mean()), "robustness_min": float(value.min())}
+        for name, value in values.items()
+    }
+
+
+@eqx.filter_jit
+def _specs_along(env: OriginalEnv, votes: Int[Array, "row member"], key: PRNGKeyArray) -> Specs:
+    key_start, key_steps = jax.random.split(key)
+
+    def step(state: Any, key: PRNGKeyArray) -> tuple[Any, Specs]:
+        state, _, _, cause = env.step_votes(state, votes[state.place], key)
+        return state, cause.specs
+
+    keys = jax.random.split(key_steps, votes.shape[0])
+    return jax.lax.scan(step, env.reset(key_start)[0], keys)[1]
+
+
+def original_latency(env: OriginalEnv, committee: OriginalCommittee) -> dict[str, float]:
+    """Time of one greedy decision, one row at a time, in ms; compilation apart."""
+    row, taken = env.features[:1], []
+    for call in range(_LATENCY_CALLS + 10):
+        begun = time.perf_counter()
+        jax.block_until_ready(_opinions(committee, row))
+        if call >= 10:
+            taken.append(1e3 * (time.perf_counter() - begun))
+    return {"p50": float(np.percentile(taken, 50)), "p99": float(np.percentile(taken, 99))}
