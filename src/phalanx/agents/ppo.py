@@ -70,7 +70,9 @@ class Batch(eqx.Module):
         log_prob: log-probability of that vote in the rollout.
         advantages: of the committee's reward, standardised per member.
         worth: local worth of every vote (``agents.credit``).
-        local: weight of the local objective, in [0, 1].
+        local: weight of the local objective where verdicts are applied, in [0, 1].
+        applied: 1 where verdicts are applied, 0 in shadow environments: there the votes caused nothing, so that only the
+            local objective counts, and the critic learns nothing.
         targets: value targets in the units of the critic's output.
     """
 
@@ -82,6 +84,7 @@ class Batch(eqx.Module):
     advantages: Float[Array, "member time env"]
     worth: Float[Array, "member time env verdict"]
     local: Float[Array, ""]
+    applied: Float[Array, " env"]
     targets: Float[Array, "member time env"]
 
 
@@ -161,10 +164,12 @@ def ppo_loss(
     log_ratio = log_prob - batch.log_prob
     ratio = jnp.exp(log_ratio)
     clipped = jnp.clip(ratio, 1.0 - config.clip, 1.0 + config.clip)
-    surrogate = jnp.minimum(ratio * batch.advantages, clipped * batch.advantages).mean()
-    local = (jnp.exp(log_probs) * batch.worth).sum(axis=-1).mean()
-    policy = -(1.0 - batch.local) * surrogate - batch.local * local
-    value = jnp.square(emitted - batch.targets).mean()
+    surrogate = jnp.minimum(ratio * batch.advantages, clipped * batch.advantages)
+    local = (jnp.exp(log_probs) * batch.worth).sum(axis=-1)
+    share = (batch.applied * (1.0 - batch.local))[None]  # of the surrogate; the rest is the local objective's
+    policy = -(share * surrogate + (1.0 - share) * local).mean()
+    applied = jnp.broadcast_to(batch.applied[None], emitted.shape)
+    value = (applied * jnp.square(emitted - batch.targets)).sum() / jnp.maximum(applied.sum(), 1.0)
     entropy = -(jnp.exp(log_probs) * log_probs).sum(axis=-1).mean()
     loss = policy + config.value_coef * value - config.entropy_coef * entropy
     report = LossReport(
@@ -189,6 +194,7 @@ def _select(batch: Batch, lanes: Int[Array, " lane"]) -> Batch:
         advantages=batch.advantages[:, :, lanes],
         worth=batch.worth[:, :, lanes],
         local=batch.local,
+        applied=batch.applied[lanes],
         targets=batch.targets[:, :, lanes],
     )
 
@@ -212,9 +218,9 @@ def update(
     minibatches = min(config.minibatches, n_envs)
     per_batch = n_envs // minibatches
     member_axes = eqx.tree_at(
-        lambda part: (part.vectors, part.reads, part.local),
+        lambda part: (part.vectors, part.reads, part.local, part.applied),
         jax.tree.map(lambda _: 0, batch),
-        replace=(None, None, None),
+        replace=(None, None, None, None),
     )
     gradient = jax.vmap(
         jax.value_and_grad(lambda net, mask, part: ppo_loss(net, mask, part, config), has_aux=True),

@@ -46,6 +46,7 @@ class LearnerConfig:
         f: faults tolerated.
         views: sensor view of each member; its length is the size of the committee.
         n_envs: environments side by side.
+        n_shadow: of these, environments in which verdicts are logged and not applied.
         steps: steps of a rollout, per environment.
         stagger: events by which the environments' first episodes are spread.
         iterations: of the whole run; schedules run over it.
@@ -61,6 +62,7 @@ class LearnerConfig:
     f: int
     views: tuple[str, ...]
     n_envs: int
+    n_shadow: int
     steps: int
     stagger: int
     iterations: int
@@ -144,6 +146,7 @@ def iterate(
         state.world,
         key_rollout,
         steps=config.steps,
+        n_shadow=config.n_shadow,
         dictator=config.credit == "dictator",
     )
     reward = config.reward_scale * rollout.reward
@@ -151,6 +154,7 @@ def iterate(
         rollout.value, rollout.next_value
     )
     committee, scaled_targets = _follow_targets(config, state.committee, targets.value_targets)
+    applied = (jnp.arange(config.n_envs) >= config.n_shadow).astype(jnp.float32)
     worth = local_worth(config.credit, credit=rollout.credit, votes=rollout.votes, f=config.f)
     votes = jnp.moveaxis(rollout.votes, -1, 0)
     log_probs = jnp.moveaxis(rollout.log_probs, 1, 0)
@@ -160,9 +164,10 @@ def iterate(
         initial=rollout.initial,
         votes=votes,
         log_prob=jnp.take_along_axis(log_probs, votes[..., None], axis=-1)[..., 0],
-        advantages=jax.vmap(standardize)(targets.advantages),
+        advantages=jax.vmap(lambda a: standardize(a, jnp.broadcast_to(applied, a.shape)))(targets.advantages),
         worth=jnp.moveaxis(worth, 2, 0),
         local=local_weight(config.credit, progress),
+        applied=applied,
         targets=scaled_targets,
     )
     networks, opt_state, reports = update(
@@ -174,7 +179,7 @@ def iterate(
         config=config.ppo,
         optimizer=config.optimizer,
     )
-    metrics = _metrics(rollout, targets, committee.normalizers, reports, jnp.moveaxis(rollout.value, 1, 0))
+    metrics = _metrics(rollout, targets, committee.normalizers, reports, config.n_shadow)
     committee = eqx.tree_at(lambda c: c.networks, committee, networks)
     return TrainState(committee, opt_state, world, key_next, state.iteration + 1), metrics
 
@@ -202,9 +207,8 @@ def _follow_targets(
 ) -> tuple[Committee, Float[Array, "member time env"]]:
     """Updates the value statistics, preserves V under popart, and expresses the targets in the critic's units."""
     old = committee.normalizers
-    new = jax.vmap(lambda s, t: update_normalizer(config.normalizer, s, t, config.horizon))(
-        old, value_targets
-    )
+    seen = value_targets[:, :, config.n_shadow :]
+    new = jax.vmap(lambda s, t: update_normalizer(config.normalizer, s, t, config.horizon))(old, seen)
     if config.normalizer == "popart":
         networks = committee.networks
         weight, bias = jax.vmap(rescale_head)(networks.value_weight, networks.value_bias, old, new)
@@ -220,27 +224,26 @@ def _follow_targets(
 
 
 def _metrics(
-    rollout: Rollout,
-    targets: Targets,
-    normalizers: NormalizerState,
-    reports: LossReport,
-    values: Float[Array, "member time env"],
+    rollout: Rollout, targets: Targets, normalizers: NormalizerState, reports: LossReport, n_shadow: int
 ) -> dict[str, Array]:
-    """Metrics of CONTRACT's names; arrays hold one entry a member."""
+    """Metrics of CONTRACT's names; arrays hold one entry a member. Rewards, values and rates are those of the
+    environments in which verdicts are applied; recall and false alarms are those of all."""
     axes = (1, 2)
-    residual = jnp.var(targets.value_targets - values, axis=axes)
-    spread = jnp.var(targets.value_targets, axis=axes)
-    votes = jnp.moveaxis(rollout.votes, -1, 0)
-    ended = rollout.done
+    goals = targets.value_targets[:, :, n_shadow:]
+    values = jnp.moveaxis(rollout.value, 1, 0)[:, :, n_shadow:]
+    residual, spread = jnp.var(goals - values, axis=axes), jnp.var(goals, axis=axes)
+    votes = jnp.moveaxis(rollout.votes, -1, 0)[:, :, n_shadow:]
+    action, ended = rollout.action[:, n_shadow:], rollout.done[:, n_shadow:]
     n_ended = ended.sum(dtype=jnp.float32)
-    episode_reward = jnp.where(ended, rollout.episode_reward, 0.0).sum() / n_ended
+    episode_reward = jnp.where(ended, rollout.episode_reward[:, n_shadow:], 0.0).sum() / n_ended
     malicious, benign = rollout.truth.label == 1, rollout.truth.label == 0
     answered = rollout.action >= Verdict.ALERT
+    ballots = rollout.votes[:, n_shadow:]
     metrics = {
         "loss/value": reports.value.mean(axis=0),
         "loss/policy": reports.policy.mean(axis=0),
         "value/explained_variance": 1.0 - residual / spread,
-        "value/target_mean": targets.value_targets.mean(axis=axes),
+        "value/target_mean": goals.mean(axis=axes),
         "value/target_std": jnp.sqrt(spread),
         "value/scale": jax.vmap(scale)(normalizers),
         "value/on_floor": jax.vmap(on_floor)(normalizers).astype(jnp.float32),
@@ -248,12 +251,10 @@ def _metrics(
         "policy/approx_kl": reports.approx_kl.mean(axis=0),
         "policy/clip_fraction": reports.clipped.mean(axis=0),
         "policy/first_ratio_error": reports.ratio_error[0],
-        "policy/pivotal_rate": rollout.pivotal.mean(axis=(0, 1), dtype=jnp.float32),
-        "reward/step": rollout.reward.mean(),
+        "policy/pivotal_rate": rollout.pivotal[:, n_shadow:].mean(axis=(0, 1), dtype=jnp.float32),
+        "reward/step": rollout.reward[:, n_shadow:].mean(),
         "reward/episode": jnp.where(n_ended > 0, episode_reward, jnp.nan),
-        "committee/agreement": (rollout.votes.max(axis=-1) == rollout.votes.min(axis=-1)).mean(
-            dtype=jnp.float32
-        ),
+        "committee/agreement": (ballots.max(axis=-1) == ballots.min(axis=-1)).mean(dtype=jnp.float32),
         "committee/recall": (answered & malicious).sum() / malicious.sum(),
         "committee/false_alarm_rate": (answered & benign).sum() / benign.sum(),
         "data/base_rate": malicious.mean(dtype=jnp.float32),
@@ -261,5 +262,5 @@ def _metrics(
     for verdict in Verdict:
         name = verdict.name.lower()
         metrics[f"policy/rate_{name}"] = (votes == verdict).mean(axis=axes, dtype=jnp.float32)
-        metrics[f"committee/rate_{name}"] = (rollout.action == verdict).mean(dtype=jnp.float32)
+        metrics[f"committee/rate_{name}"] = (action == verdict).mean(dtype=jnp.float32)
     return metrics

@@ -20,7 +20,7 @@ from phalanx.agents.memory import (
 from phalanx.committee.voting import pivotal
 from phalanx.envs.base import Environment, auto_reset_step
 from phalanx.runtime.decide import Committee, consult, decide_events
-from phalanx.types import Observation, Score, Truth
+from phalanx.types import Observation, Score, Truth, Verdict
 
 __all__ = ["Rollout", "World", "collect", "init_world"]
 
@@ -49,7 +49,7 @@ class Rollout(eqx.Module):
         votes, log_probs: each member's vote and policy.
         value: V of each event, in reward units.
         next_value: V of the event that follows; of the old episode's final observation where the episode was cut.
-        action: the committee's verdict.
+        action: the committee's verdict, whether applied or only logged.
         pivotal: whether another vote of this member would have changed the verdict.
         reward, credit, terminated, truncated, truth: see ``types.TimeStep``.
         score: the episode's totals at each step.
@@ -120,6 +120,7 @@ def collect(
     key: PRNGKeyArray,
     *,
     steps: int,
+    n_shadow: int = 0,
     dictator: bool = False,
 ) -> tuple[World, Rollout]:
     """Lets the committee act with sampled votes for a number of steps.
@@ -130,6 +131,8 @@ def collect(
         world: where the environments stand.
         key: draws votes and the environments' chances.
         steps: T.
+        n_shadow: in the first so many environments the verdicts are logged and not applied (all events are allowed), so
+            that the committee also meets what it would have prevented.
         dictator: in 20 % of the steps a random member's vote is the verdict.
     """
     n_envs = world.episode_reward.shape[0]
@@ -146,8 +149,9 @@ def collect(
             member = (member * committee.n_members).astype(jnp.int32)
             ruler = jnp.take_along_axis(decision.votes, member[:, None], axis=1)[:, 0]
             action = jnp.where(chance < DICTATOR_SHARE, ruler, action)
+        applied = jnp.where(jnp.arange(n_envs) < n_shadow, int(Verdict.ALLOW), action)
         env_state, time_step = jax.vmap(auto_reset_step, in_axes=(None, 0, 0, 0))(
-            env, world.env_state, action, jax.random.split(key_env, n_envs)
+            env, world.env_state, applied, jax.random.split(key_env, n_envs)
         )
         cut_value = _value_of_cuts(committee, table, time_step.final_observation, time_step.truncated)
         episode_reward = world.episode_reward + time_step.reward
