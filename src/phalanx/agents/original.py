@@ -14,7 +14,7 @@ Where the notebook's description leaves a choice:
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -61,7 +61,7 @@ class OriginalNetworkConfig:
 
     hidden: int = 256
     memory: int = 256
-    head: int = 128
+    head: int = 256
     dropout: float = 0.2
 
     def __post_init__(self) -> None:
@@ -169,11 +169,11 @@ class OriginalBatch(eqx.Module):
 
 
 def _dense(key: PRNGKeyArray, n_inputs: int, n_outputs: int, bound: float | None = None) -> Dense:
-    bound = n_inputs**-0.5 if bound is None else bound
+    limit = n_inputs**-0.5 if bound is None else bound
     key_weight, key_bias = jax.random.split(key)
     return Dense(
-        weight=jax.random.uniform(key_weight, (n_inputs, n_outputs), jnp.float32, -bound, bound),
-        bias=jax.random.uniform(key_bias, (n_outputs,), jnp.float32, -bound, bound),
+        weight=jax.random.uniform(key_weight, (n_inputs, n_outputs), jnp.float32, -limit, limit),
+        bias=jax.random.uniform(key_bias, (n_outputs,), jnp.float32, -limit, limit),
     )
 
 
@@ -215,7 +215,7 @@ def _dropout(x: Array, key: PRNGKeyArray | None, rate: float) -> Array:
 
 
 def _from_zero(lstm: Lstm, x: Float[Array, "*batch input"]) -> Float[Array, "*batch memory"]:
-    """One step from zero state: c = i g, h = o tanh(c); no recurrent product, and the forget gate has nothing to keep."""
+    """One step from zero state: c = i g, h = o tanh(c); no recurrent product, nothing for the forget gate to keep."""
     used = 3 * lstm.units
     bias = lstm.inputs.bias[:used] + lstm.recurrent.bias[:used]
     i, g, o = jnp.split(Dense(lstm.inputs.weight[:, :used], bias)(x), 3, axis=-1)
@@ -324,8 +324,8 @@ def original_update(
     gradient = jax.value_and_grad(lambda n, b, k: original_loss(n, b, k, config, dropout), has_aux=True)
 
     def one(
-        network: OriginalNetwork, state: optax.OptState, own: OriginalBatch, key: PRNGKeyArray
-    ) -> tuple[OriginalNetwork, optax.OptState, LossReport]:
+        network: Any, state: optax.OptState, own: OriginalBatch, key: PRNGKeyArray
+    ) -> tuple[Any, optax.OptState, LossReport]:
         (_, report), grads = gradient(network, own, key)
         with jax.numpy_dtype_promotion("standard"):  # optax raises a Python float to an integer count
             updates, state = optimizer.update(grads, state, network)

@@ -8,19 +8,20 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, PRNGKeyArray
+from jaxtyping import Float, Int, PRNGKeyArray
 
 from phalanx.agents.memory import init_memory
 from phalanx.analysis.metrics import committee_metrics, detection_metrics, response_metrics
 from phalanx.analysis.statistics import summary
 from phalanx.data.encoder import Encoder
 from phalanx.envs.base import Environment
+from phalanx.envs.original import OriginalEnv
 from phalanx.errors import PhalanxError, RunError
 from phalanx.runtime.baselines import (
     Classifier,
@@ -34,6 +35,8 @@ from phalanx.runtime.config import RunConfig
 from phalanx.runtime.decide import Committee, decide_events
 from phalanx.runtime.episodes import CommitteePolicy, Course, ThresholdPolicy, run_episodes
 from phalanx.runtime.learner import init_committee
+from phalanx.runtime.original import OriginalCommittee, init_original_state
+from phalanx.runtime.original_judge import judge, majority, original_latency, original_specs
 from phalanx.runtime.store import RunFolder, run_folders
 from phalanx.runtime.task import Part, Task, build_task, data_part
 from phalanx.runtime.train import learner_config
@@ -100,13 +103,17 @@ def _parts(config: RunConfig, encoder: Encoder, data: Path | None) -> tuple[Task
 
 def load_committee(
     folder: RunFolder, config: RunConfig, env: Environment
-) -> tuple[Committee, dict[str, Any]]:
+) -> tuple[Any, dict[str, Any]]:
     """The kept committee of a run and its operating point.
 
     Raises:
         RunError: no checkpoint was kept, or it does not fit.
     """
-    like = init_committee(env.spec, learner_config(config), jax.random.key(0))
+    like = (
+        init_original_state(env, config, jax.random.key(0)).committee
+        if isinstance(env, OriginalEnv)
+        else init_committee(env.spec, learner_config(config), jax.random.key(0))
+    )
     point = folder.read_operating_point()
     iteration, committee = folder.checkpoints.load(like, best=True)
     if iteration != point["iteration"]:
@@ -128,6 +135,8 @@ def _evaluate_one(
     notes: list[str],
 ) -> dict[str, Any]:
     committee, point = load_committee(folder, config, part.watch)
+    if config.is_original:
+        return _evaluate_original(config, committee, point, task, part, key, positive, notes)
     threshold = float("inf") if point["threshold"] is None else float(point["threshold"])
     keys = [jax.random.fold_in(key, stream) for stream in (_TRAIN_STREAM, _VALIDATION_STREAM, _TEST_STREAM)]
     parts = (task.train, task.validation) if task is not None else ()
@@ -141,24 +150,63 @@ def _evaluate_one(
     test = watched[-1]
     votes = ballot(test, threshold)
     answers = verdicts(votes, committee.f)
-    found = dataclasses.asdict(detection_metrics(test.label, answers, test.score, positive=positive))
-    voting = committee_metrics(votes, test.label, positive=positive)
-    result: dict[str, Any] = {
-        **found,
-        "threshold": threshold,
-        "threshold_source": point["threshold_source"],
-        "positive": positive,
-        "events": len(test.label),
-        "specs": {},
-        "committee": {"n": config.members, "f": config.f, "faulty": 0, **dataclasses.asdict(voting)},
-        "latency_ms": _latency(committee, part.watch, threshold, memory),
-        "notes": notes,
-    }
+    result = _detected(config, test, votes, answers, point, positive, notes)
+    result["latency_ms"] = _latency(committee, part.watch, threshold, memory)
     classifier = fit_classifier(watched[0], watched[1], config.seed) if task is not None else None
     result["baselines"] = _detection_baselines(classifier, test, positive)
     if part.act is not None:
         _add_response(result, committee, memory, threshold, task, part.act, keys, episodes, classifier)
     return result
+
+
+def _detected(
+    config: RunConfig,
+    test: Watched,
+    votes: Int[np.ndarray, "event member"],
+    answers: Int[np.ndarray, " event"],
+    point: Mapping[str, Any],
+    positive: str,
+    notes: list[str],
+) -> dict[str, Any]:
+    """Detection and voting on the watched events; nothing of response, and no spec yet."""
+    found = dataclasses.asdict(detection_metrics(test.label, answers, test.score, positive=positive))
+    voting = committee_metrics(votes, test.label, positive=positive)
+    return {
+        **found,
+        "threshold": point["threshold"],
+        "threshold_source": point["threshold_source"],
+        "positive": positive,
+        "events": len(test.label),
+        "specs": {},
+        "committee": {"n": config.members, "f": config.f, "faulty": 0, **dataclasses.asdict(voting)},
+        "notes": notes,
+    }
+
+
+def _evaluate_original(
+    config: RunConfig,
+    committee: OriginalCommittee,
+    point: Mapping[str, Any],
+    task: Task | None,
+    part: Part,
+    key: PRNGKeyArray,
+    positive: str,
+    notes: list[str],
+) -> dict[str, Any]:
+    """The original's committee: greedy, by the verdict of most members; without response, for the stream has none."""
+    env = cast(OriginalEnv, part.watch)
+    test = judge(env, committee)
+    votes = ballot(test, None)
+    result = _detected(config, test, votes, majority(votes), point, positive, notes)
+    result["specs"] = original_specs(env, votes, key)
+    result["latency_ms"] = original_latency(env, committee)
+    classifier = None
+    if task is not None:
+        known = (cast(OriginalEnv, each.watch) for each in (task.train, task.validation))
+        train, validation = (judge(each, committee, _PROBE_ROWS) for each in known)
+        classifier = fit_classifier(train, validation, config.seed)
+    result["baselines"] = _detection_baselines(classifier, test, positive)
+    return result | dict.fromkeys(_RESPONSE)
 
 
 def _detection_baselines(

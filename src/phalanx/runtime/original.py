@@ -7,13 +7,11 @@
 - Advantages are GAE with the values as emitted: in the units of the normalised target under ``batch`` and ``running``,
   although the rewards are not. (``popart``, which the original does not have, denormalises them.)
 - Running statistics take a rollout's returns in before they normalise them.
-- Validation and evaluation are greedy, each row from zero state, the verdict that of most members.
 
 The rows of a rollout do not depend on the verdicts, so the stream is played twice with the same keys: first for its
 rows, all of which the members then judge at once, and then with their votes.
 """
 
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -38,7 +36,6 @@ from phalanx.agents.original import (
     OriginalBatch,
     OriginalNetwork,
     OriginalNetworkConfig,
-    fresh_outputs,
     init_original_network,
     original_optimizer,
     original_update,
@@ -46,35 +43,26 @@ from phalanx.agents.original import (
 )
 from phalanx.agents.ppo import LossReport, standardize
 from phalanx.agents.targets import gae, monte_carlo
-from phalanx.analysis.metrics import detection_metrics
 from phalanx.data.encoder import Encoded
-from phalanx.envs.original import OriginalConfig, OriginalEnv, OriginalStep, Specs, original_verdict
+from phalanx.envs.original import OriginalConfig, OriginalEnv, OriginalStep, original_verdict
 from phalanx.errors import UsageError
 from phalanx.runtime.config import PRESETS, RunConfig
-from phalanx.types import Observation, TimeStep, Verdict
+from phalanx.types import Observation, ObservationSpec, TimeStep, Verdict
 
 __all__ = [
-    "Judged",
+    "ORIGINAL_SPECS",
     "OriginalCommittee",
     "OriginalState",
     "check_original",
     "init_original_state",
     "init_originals",
     "iterate_original",
-    "judge",
     "original_env",
-    "original_latency",
-    "original_specs",
     "originals_step",
-    "validate_original",
 ]
 
-_VALIDATION_ROWS = 1_600
-_CHUNK = 4_096
-_LATENCY_CALLS = 300
-_SPECS = ("response_time", "threat", "rates", "resources")
+ORIGINAL_SPECS = ("response_time", "threat", "rates", "resources")
 _FIXED = ("credit", "cell", "split", "start", "views", "faults")
-_COUNTS = ("tp", "tn", "fp", "fn", "precision", "recall", "f1", "pr_auc")
 
 
 class OriginalCommittee(eqx.Module):
@@ -107,7 +95,7 @@ def init_originals(config: RunConfig, env: OriginalEnv, keys: PRNGKeyArray) -> O
 
 def originals_step(
     config: RunConfig,
-) -> Callable[[OriginalEnv, OriginalState], tuple[OriginalState, dict[str, Array]]]:
+) -> Callable[[Any, Any], tuple[Any, dict[str, Array]]]:
     """One compiled iteration of all seeds, one seed after the other: what they hold for an update is large."""
 
     def step(env: OriginalEnv, states: OriginalState) -> tuple[OriginalState, dict[str, Array]]:
@@ -150,12 +138,12 @@ def check_original(config: RunConfig) -> None:
             )
 
 
-def original_env(config: RunConfig, names: tuple[str, ...], encoded: Encoded) -> OriginalEnv:
+def original_env(config: RunConfig, spec: ObservationSpec, encoded: Encoded) -> OriginalEnv:
     """One part of the data as the original's stream.
 
     Args:
         config: settings.
-        names: of the encoded columns, categorical ones (their ids become numbers) before numeric ones.
+        spec: the encoded columns; the ids of categorical ones become numbers.
         encoded: rows of the part in the split's order, with numbers divided by their maximum.
     """
     values = np.concatenate([encoded.category.astype(np.float32), encoded.numeric], axis=1)
@@ -163,12 +151,13 @@ def original_env(config: RunConfig, names: tuple[str, ...], encoded: Encoded) ->
         episode_events=config.episode_events or PRESETS["original"]["episode_events"],
         seed=config.seed if config.split_seed is None else config.split_seed,
     )
+    names = tuple(column.name for column in (*spec.categorical, *spec.numeric))
     columns = {name: values[:, i] for i, name in enumerate(names)}
     return OriginalEnv(columns, encoded.label, settings, features=names)
 
 
 def _network_config(config: RunConfig) -> OriginalNetworkConfig:
-    return OriginalNetworkConfig(hidden=config.hidden, memory=config.memory, head=max(config.hidden // 2, 1))
+    return OriginalNetworkConfig(hidden=config.hidden, memory=config.memory, head=config.hidden)
 
 
 def _optimizer(config: RunConfig) -> optax.GradientTransformation:
@@ -179,7 +168,7 @@ def init_original_state(env: OriginalEnv, config: RunConfig, key: PRNGKeyArray) 
     """Fresh members."""
     key_members, key = jax.random.split(key)
     sizes = _network_config(config)
-    networks = jax.vmap(lambda k: init_original_network(k, env.features.shape[1], sizes))(
+    networks: Any = jax.vmap(lambda k: init_original_network(k, env.features.shape[1], sizes))(
         jax.random.split(key_members, config.members)
     )
     normalizers = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (config.members,)), init_normalizer())
@@ -331,7 +320,7 @@ def _metrics(played: Played, votes: Int[Array, "member time env"], reports: Loss
         "committee/false_alarm_rate": (answered & ~threat).sum() / (~threat).sum(),
         "data/base_rate": threat.mean(dtype=jnp.float32),
     }
-    for name in _SPECS:
+    for name in ORIGINAL_SPECS:
         robustness = getattr(played.cause.specs, name)
         metrics[f"stl/robustness_{name}"] = robustness.mean()
         metrics[f"stl/violated_{name}"] = (robustness < 0).mean(dtype=jnp.float32)
@@ -352,100 +341,3 @@ def _pivotal(votes: Int[Array, "time env member"]) -> Bool[Array, "time env memb
         return restrictive != (original_verdict(votes) >= Verdict.BLOCK)
 
     return jax.vmap(jax.vmap(one))(votes)
-
-
-class Judged(NamedTuple):
-    """Greedy opinions on rows.
-
-    Attributes:
-        label: 1 threat, 0 benign.
-        votes: the members' likeliest verdicts.
-        verdict: of the committee.
-        score: mean over members of P(verdict >= alert).
-        features: the rows.
-    """
-
-    label: Int[np.ndarray, " row"]
-    votes: Int[np.ndarray, "row member"]
-    verdict: Int[np.ndarray, " row"]
-    score: Float[np.ndarray, " row"]
-    features: Float[np.ndarray, "row feature"]
-
-
-@eqx.filter_jit
-def _opinions(
-    committee: OriginalCommittee, features: Float[Array, "row feature"]
-) -> tuple[Int[Array, "row member"], Int[Array, " row"], Float[Array, " row"]]:
-    logits = jax.vmap(fresh_outputs, in_axes=(0, None))(committee.networks, features).logits
-    votes = jnp.argmax(logits, axis=-1).T.astype(jnp.int32)
-    score = 1.0 - jax.nn.softmax(logits)[..., Verdict.ALLOW].mean(axis=0)
-    return votes, jax.vmap(original_verdict)(votes), score
-
-
-def judge(env: OriginalEnv, committee: OriginalCommittee, most: int | None = None) -> Judged:
-    """What the committee says of the rows of a part, in the split's order, the first ``most`` of them."""
-    features, label = env.in_order()
-    features, label = features[:most], label[:most]
-    parts = []
-    for begin in range(0, len(label), _CHUNK):
-        chunk = features[begin : begin + _CHUNK]
-        padded = np.pad(chunk, ((0, min(_CHUNK, len(label)) - len(chunk)), (0, 0)))
-        parts.append([np.asarray(leaf)[: len(chunk)] for leaf in _opinions(committee, jnp.asarray(padded))])
-    votes, verdict, score = (np.concatenate(leaves) for leaves in zip(*parts, strict=True))
-    return Judged(label, votes, verdict, score, features)
-
-
-def validate_original(env: OriginalEnv, committee: OriginalCommittee) -> dict[str, float]:
-    """The original's validation: greedy, the first 1,600 rows of the part; block or quarantine is positive.
-
-    Returns:
-        Keys ``eval/...``; NaN where undefined.
-    """
-    judged = judge(env, committee, _VALIDATION_ROWS)
-    found = detection_metrics(judged.label, judged.verdict, judged.score, positive="restrict")
-    values = {name: getattr(found, name) for name in _COUNTS}
-    return {f"eval/{name}": np.nan if value is None else float(value) for name, value in values.items()}
-
-
-def original_specs(
-    env: OriginalEnv, votes: Int[np.ndarray, "row member"], key: PRNGKeyArray
-) -> dict[str, dict[str, float]]:
-    """The four specs while the committee answers all rows once, as one episode.
-
-    Args:
-        env: a part.
-        votes: of the members, in the order of the part.
-        key: of response times and loads.
-
-    Returns:
-        By spec: ``satisfied``, the share of the steps with robustness >= 0, and ``robustness_min``.
-    """
-    specs = _specs_along(env, jnp.asarray(votes[env.order], jnp.int32), key)
-    values = {name: np.asarray(getattr(specs, name)) for name in _SPECS}
-    return {
-        name: {"satisfied": float((value >= 0).mean()), "robustness_min": float(value.min())}
-        for name, value in values.items()
-    }
-
-
-@eqx.filter_jit
-def _specs_along(env: OriginalEnv, votes: Int[Array, "row member"], key: PRNGKeyArray) -> Specs:
-    key_start, key_steps = jax.random.split(key)
-
-    def step(state: Any, key: PRNGKeyArray) -> tuple[Any, Specs]:
-        state, _, _, cause = env.step_votes(state, votes[state.place], key)
-        return state, cause.specs
-
-    keys = jax.random.split(key_steps, votes.shape[0])
-    return jax.lax.scan(step, env.reset(key_start)[0], keys)[1]
-
-
-def original_latency(env: OriginalEnv, committee: OriginalCommittee) -> dict[str, float]:
-    """Time of one greedy decision, one row at a time, in ms; compilation apart."""
-    row, taken = env.features[:1], []
-    for call in range(_LATENCY_CALLS + 10):
-        begun = time.perf_counter()
-        jax.block_until_ready(_opinions(committee, row))
-        if call >= 10:
-            taken.append(1e3 * (time.perf_counter() - begun))
-    return {"p50": float(np.percentile(taken, 50)), "p99": float(np.percentile(taken, 99))}

@@ -9,7 +9,7 @@ import numpy as np
 from phalanx.data.encoder import Encoded, Encoder
 from phalanx.data.events import EventTable
 from phalanx.data.readers import read_events
-from phalanx.data.splits import Splits, split_rows
+from phalanx.data.splits import split_rows
 from phalanx.envs.base import Environment
 from phalanx.envs.original import FEATURES
 from phalanx.envs.recorded import record
@@ -75,37 +75,21 @@ def build_task(config: RunConfig, encoder: Encoder | None = None) -> Task:
     seed = config.seed if config.split_seed is None else config.split_seed
     splits = split_rows(read.table, how, seed=seed)
     notes += [f"split by {how}", *splits.notes]
-    if config.is_original:
-        return _original_task(config, encoder, read.table, splits, notes)
     if encoder is None:
-        encoder = Encoder.fit(read.table, splits.train, features=config.features or None)
+        features, scaling = config.features or None, "log"
+        if config.is_original:
+            features, scaling = config.features or FEATURES, "max"
+        encoder = Encoder.fit(read.table, splits.train, features=features, scaling=scaling)
         notes += encoder.notes
     parts = [
         recorded_part(config, encoder, read.table, rows)
         for rows in (splits.train, splits.validation, splits.test)
     ]
     train, validation, test = parts
-    learn = train.act or _stream(config, encoder, train.encoded, learning=True)
+    learn = train.watch if config.is_original else train.act or _stream(config, encoder, train.encoded, learning=True)
     for note in notes:
         _LOG.info(note)
     return Task(learn, train, validation, test, encoder, tuple(notes))
-
-
-def _original_task(
-    config: RunConfig, encoder: Encoder | None, table: EventTable, splits: Splits, notes: list[str]
-) -> Task:
-    """The notebook's parts: all rows of a part in the split's order, each column divided by its maximum there."""
-    if encoder is None:
-        encoder = Encoder.fit(table, splits.train, features=config.features or FEATURES, scaling="max")
-    spec = encoder.spec(1)
-    names = tuple(column.name for column in (*spec.categorical, *spec.numeric))
-    parts = []
-    for rows in splits.parts:
-        encoded = encoder.encode(table, rows)
-        parts.append(Part(watch=original_env(config, names, encoded), act=None, encoded=encoded))
-    for note in notes:
-        _LOG.info(note)
-    return Task(parts[0].watch, *parts, encoder, tuple(notes))
 
 
 def _split_name(config: RunConfig, table: EventTable) -> str:
@@ -119,8 +103,11 @@ def _split_name(config: RunConfig, table: EventTable) -> str:
 def recorded_part(
     config: RunConfig, encoder: Encoder, table: EventTable, rows: np.ndarray | None = None
 ) -> Part:
-    """Some rows of a table as a part, in time order where they have times."""
+    """Some rows of a table as a part, in time order where they have times; the original keeps the split's order."""
     rows = np.arange(len(table)) if rows is None else rows
+    if config.is_original:
+        encoded = encoder.encode(table, rows)
+        return Part(watch=original_env(config, encoder.spec(1), encoded), act=None, encoded=encoded)
     if not table.order_only:
         rows = rows[np.argsort(table.time_ns[rows], kind="stable")]
     encoded = encoder.encode(table, rows)

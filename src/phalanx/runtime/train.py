@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import equinox as eqx
 import jax
@@ -17,16 +17,20 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from phalanx.analysis.metrics import best_threshold, detection_metrics
+from phalanx.envs.original import OriginalEnv
 from phalanx.errors import DataError
 from phalanx.runtime.config import RunConfig
 from phalanx.runtime.learner import LearnerConfig, TrainState, init_train_state, iterate
-from phalanx.runtime.original import check_original, init_originals, originals_step, validate_original
+from phalanx.runtime.original import OriginalState, check_original, init_originals, originals_step
+from phalanx.runtime.original_judge import validate_original
 from phalanx.runtime.progress import Progress
 from phalanx.runtime.store import RunFolder
 from phalanx.runtime.task import Task, build_task
 from phalanx.runtime.watch import ballot, operating_score, verdicts, watch
 
 __all__ = ["OperatingPoint", "initial_state", "learner_config", "train", "validate"]
+
+State = TypeVar("State")
 
 _LOG = logging.getLogger("phalanx")
 _VALIDATION_ROWS = 16_384
@@ -77,18 +81,20 @@ def _shadow_envs(config: RunConfig) -> int:
     return min(round(config.shadow * config.envs), config.envs - 1)
 
 
-def initial_state(config: RunConfig, task: Task) -> TrainState:
+def initial_state(config: RunConfig, task: Task) -> TrainState | OriginalState:
     """Fresh training states, stacked along a seed axis."""
     keys = jnp.stack([jax.random.key(config.seed + i) for i in range(config.seeds)])
     if config.is_original:
-        return init_originals(config, task.learn, keys)
+        return init_originals(config, cast(OriginalEnv, task.learn), keys)
     learner = learner_config(config)
     return eqx.filter_jit(jax.vmap(lambda env, key: init_train_state(env, learner, key), in_axes=(None, 0)))(
         task.learn, keys
     )
 
 
-def validate(config: RunConfig, task: Task, state: TrainState, key: PRNGKeyArray) -> OperatingPoint:
+def validate(
+    config: RunConfig, task: Task, state: TrainState | OriginalState, key: PRNGKeyArray
+) -> OperatingPoint:
     """Chooses the operating point of one seed's committee on the validation part.
 
     Args:
@@ -97,8 +103,9 @@ def validate(config: RunConfig, task: Task, state: TrainState, key: PRNGKeyArray
         state: of one seed.
         key: of the run; simulated episodes come from its validation stream.
     """
-    if config.is_original:
-        return OperatingPoint(None, validate_original(task.validation.watch, state.committee))
+    if isinstance(state, OriginalState):
+        rows = cast(OriginalEnv, task.validation.watch)
+        return OperatingPoint(None, validate_original(rows, state.committee))
     watched = watch(
         task.validation.watch,
         state.committee,
@@ -182,12 +189,12 @@ def _folders(config: RunConfig, path: Path, task: Task, resume: bool) -> list[Ru
     return folders
 
 
-def _seed_of(state: TrainState, index: int) -> TrainState:
+def _seed_of(state: State, index: int) -> State:
     arrays, static = eqx.partition(state, eqx.is_array)
     return eqx.combine(jax.tree.map(lambda leaf: leaf[index], arrays), static)
 
 
-def _resumed(folders: list[RunFolder], like: TrainState) -> tuple[int, TrainState]:
+def _resumed(folders: list[RunFolder], like: State) -> tuple[int, State]:
     """The newest checkpoint that all seeds have, and their metrics cut back to it."""
     loaded = [folder.checkpoints.load(_seed_of(like, i)) for i, folder in enumerate(folders)]
     start = min(iteration for iteration, _ in loaded)
@@ -206,7 +213,7 @@ def _loop(
     config: RunConfig,
     task: Task,
     folders: list[RunFolder],
-    state: TrainState,
+    state: TrainState | OriginalState,
     start: int,
     progress: Callable[..., Progress] | None,
 ) -> None:
@@ -235,7 +242,7 @@ def _loop(
             shown.update(_mean_row(rows))
 
 
-def _step(config: RunConfig) -> Callable[[Any, TrainState], tuple[TrainState, dict[str, jax.Array]]]:
+def _step(config: RunConfig) -> Callable[[Any, Any], tuple[Any, dict[str, jax.Array]]]:
     """One compiled iteration of all seeds."""
     learner = learner_config(config)
     return eqx.filter_jit(
@@ -249,7 +256,11 @@ def _best_so_far(folder: RunFolder) -> float:
 
 
 def _keep_best(
-    folder: RunFolder, state: TrainState, iteration: int, point: OperatingPoint, best: float
+    folder: RunFolder,
+    state: TrainState | OriginalState,
+    iteration: int,
+    point: OperatingPoint,
+    best: float,
 ) -> float:
     """Keeps the checkpoint whose validation F1 is the best so far, and its operating point."""
     value = float(np.nan_to_num(point.metrics["eval/f1"]))
