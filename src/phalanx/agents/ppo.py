@@ -71,7 +71,7 @@ class Batch(eqx.Module):
         advantages: of the committee's reward, standardised per member.
         worth: local worth of every vote (``agents.credit``).
         local: weight of the local objective where verdicts are applied, in [0, 1].
-        applied: 1 where verdicts are applied, 0 in shadow environments: there the votes caused nothing, so that only the
+        applied: 1 where verdicts are applied, 0 in shadow environments: there the votes caused nothing, so only the
             local objective counts, and the critic learns nothing.
         targets: value targets in the units of the critic's output.
     """

@@ -14,9 +14,17 @@ from phalanx.runtime.episodes import Course, TablePolicy, ThresholdPolicy, run_e
 from phalanx.runtime.watch import Watched
 from phalanx.types import Score, Verdict
 
-__all__ = ["Classifier", "episode_steps", "fit_classifier", "rates_of", "references", "tune_classifier"]
+__all__ = [
+    "Classifier",
+    "choose_playbook",
+    "episode_steps",
+    "fit_classifier",
+    "rates_of",
+    "references",
+    "try_playbooks",
+]
 
-_QUANTILES = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+_QUANTILES = (0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 0.999)
 
 
 @dataclass(frozen=True)
@@ -78,30 +86,20 @@ def references(
     return {name: course.copy(index, n_envs) for index, name in enumerate(tables)}
 
 
-def tune_classifier(
-    classifier: Classifier,
-    env: Environment,
-    key: PRNGKeyArray,
-    n_envs: int,
-    *,
-    availability: float,
-    ends: tuple[Score, Score],
-) -> dict[str, Any]:
-    """The classifier's playbook (verdict and threshold) that prevents most damage on the validation episodes.
-
-    Only playbooks that keep at least the given availability there compete; where none does, the one that keeps most
-    wins. So it meets the committee at equal availability.
+def try_playbooks(
+    classifier: Classifier, env: Environment, key: PRNGKeyArray, n_envs: int, ends: tuple[Score, Score]
+) -> list[dict[str, Any]]:
+    """What every playbook of the classifier (a verdict and a threshold) reaches on the validation episodes.
 
     Args:
         classifier: fitted.
         env: the validation part's closed loop.
         key: of the validation episodes.
         n_envs: episodes.
-        availability: the committee's on the same episodes.
         ends: totals of always-allow and of the oracle there.
 
     Returns:
-        ``verdict``, ``threshold`` and what they reached: ``damage_prevented``, ``availability``.
+        Playbooks with ``verdict``, ``threshold``, ``damage_prevented``, ``availability``.
     """
     cuts = sorted({classifier.threshold, *np.quantile(classifier.validation_score, _QUANTILES).tolist()})
     books = [(verdict, cut) for verdict in (Verdict.ALERT, Verdict.BLOCK, Verdict.QUARANTINE) for cut in cuts]
@@ -122,6 +120,15 @@ def tune_classifier(
                 "availability": 1.0 if reached.availability is None else reached.availability,
             }
         )
+    return tried
+
+
+def choose_playbook(tried: list[dict[str, Any]], availability: float) -> dict[str, Any]:
+    """The playbook that prevents most damage among those with at least the availability given.
+
+    The availability is the committee's on the same validation episodes, so that both meet at equal availability. Where
+    no playbook keeps it, the one that keeps most is taken.
+    """
     fit = [each for each in tried if each["availability"] >= availability]
     if not fit:
         return max(tried, key=lambda each: each["availability"])

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,11 +26,12 @@ from phalanx.envs.original import OriginalEnv
 from phalanx.errors import PhalanxError, RunError
 from phalanx.runtime.baselines import (
     Classifier,
+    choose_playbook,
     episode_steps,
     fit_classifier,
     rates_of,
     references,
-    tune_classifier,
+    try_playbooks,
 )
 from phalanx.runtime.config import RunConfig
 from phalanx.runtime.decide import Committee, decide_events
@@ -41,9 +43,9 @@ from phalanx.runtime.store import RunFolder, run_folders
 from phalanx.runtime.task import Part, Task, build_task, data_part
 from phalanx.runtime.train import learner_config
 from phalanx.runtime.watch import Watched, ballot, verdicts, watch
-from phalanx.types import Verdict
+from phalanx.types import Score, Verdict
 
-__all__ = ["evaluate", "load_committee"]
+__all__ = ["TUNED", "Yardstick", "evaluate", "load_committee"]
 
 _TRAIN_STREAM, _VALIDATION_STREAM, _TEST_STREAM = 0, 1, 2
 _PROBE_ROWS = 200_000
@@ -75,12 +77,18 @@ def evaluate(
     first = RunConfig.of(folders[0].config())
     encoder = Encoder.from_dict(json.loads(folders[0].read_encoder()))
     task, part, notes = _parts(first, encoder, data)
-    results = []
+    key = jax.random.key(seed)
+    results, yardstick = [], None
     for folder in folders:
         config = RunConfig.of(folder.config())
-        results.append(
-            _evaluate_one(folder, config, task, part, episodes, jax.random.key(seed), positive, notes)
-        )
+        committee, point = load_committee(folder, config, part.watch)
+        if config.is_original:
+            results.append(_evaluate_original(config, committee, point, task, part, key, positive, notes))
+        else:
+            yardstick = yardstick or _yardstick(config, committee, task, key, episodes)
+            results.append(
+                _evaluate_one(config, committee, point, part, yardstick, key, episodes, positive, notes)
+            )
         folder.write_eval(results[-1])
     if len(results) == 1:
         return results[0]
@@ -101,9 +109,7 @@ def _parts(config: RunConfig, encoder: Encoder, data: Path | None) -> tuple[Task
         return None, part, [*notes, f"no baselines: the run's own data cannot be read ({error})"]
 
 
-def load_committee(
-    folder: RunFolder, config: RunConfig, env: Environment
-) -> tuple[Any, dict[str, Any]]:
+def load_committee(folder: RunFolder, config: RunConfig, env: Environment) -> tuple[Any, dict[str, Any]]:
     """The kept committee of a run and its operating point.
 
     Raises:
@@ -124,38 +130,75 @@ def load_committee(
     return committee, point
 
 
+@dataclass(frozen=True)
+class Yardstick:
+    """What all seeds of a run are measured against.
+
+    Attributes:
+        classifier: fitted on the training part; None where the run's own data cannot be read.
+        act: the validation part's closed loop, None where there is none.
+        ends: totals of always-allow and of the oracle on the validation episodes.
+        tried: what the classifier's playbooks reach there.
+    """
+
+    classifier: Classifier | None = None
+    act: Environment | None = None
+    ends: tuple[Score, Score] | None = None
+    tried: list[dict[str, Any]] = field(default_factory=list)
+
+
+def _streams(key: PRNGKeyArray) -> list[PRNGKeyArray]:
+    return [jax.random.fold_in(key, stream) for stream in (_TRAIN_STREAM, _VALIDATION_STREAM, _TEST_STREAM)]
+
+
+def _yardstick(
+    config: RunConfig, committee: Committee, task: Task | None, key: PRNGKeyArray, episodes: int
+) -> Yardstick:
+    if task is None:
+        return Yardstick()
+    train, validation = (
+        watch(
+            each.watch,
+            committee,
+            jax.random.fold_in(own, _WATCH),
+            config.network.memory_size,
+            n_lanes=episodes,
+            most=_PROBE_ROWS,
+        )
+        for each, own in zip((task.train, task.validation), _streams(key)[:2], strict=True)
+    )
+    classifier = fit_classifier(train, validation, config.split_seed or config.seed)
+    env = task.validation.act
+    if env is None:
+        return Yardstick(classifier)
+    own = jax.random.fold_in(_streams(key)[1], _PLAY)
+    courses = references(env, own, episodes, np.full(len(Verdict), 1 / len(Verdict), np.float32))
+    ends = courses["always-allow"].score, courses["oracle"].score
+    return Yardstick(classifier, env, ends, try_playbooks(classifier, env, own, episodes, ends))
+
+
 def _evaluate_one(
-    folder: RunFolder,
     config: RunConfig,
-    task: Task | None,
+    committee: Committee,
+    point: Mapping[str, Any],
     part: Part,
-    episodes: int,
+    yardstick: Yardstick,
     key: PRNGKeyArray,
+    episodes: int,
     positive: str,
     notes: list[str],
 ) -> dict[str, Any]:
-    committee, point = load_committee(folder, config, part.watch)
-    if config.is_original:
-        return _evaluate_original(config, committee, point, task, part, key, positive, notes)
     threshold = float("inf") if point["threshold"] is None else float(point["threshold"])
-    keys = [jax.random.fold_in(key, stream) for stream in (_TRAIN_STREAM, _VALIDATION_STREAM, _TEST_STREAM)]
-    parts = (task.train, task.validation) if task is not None else ()
     memory = config.network.memory_size
-    watched = [
-        watch(
-            each.watch, committee, jax.random.fold_in(k, _WATCH), memory, n_lanes=episodes, most=_PROBE_ROWS
-        )
-        for each, k in zip((*parts, part), (*keys[:2], keys[2]) if parts else (keys[2],), strict=True)
-    ]
-    test = watched[-1]
+    own = jax.random.fold_in(_streams(key)[2], _WATCH)
+    test = watch(part.watch, committee, own, memory, n_lanes=episodes)
     votes = ballot(test, threshold)
-    answers = verdicts(votes, committee.f)
-    result = _detected(config, test, votes, answers, point, positive, notes)
+    result = _detected(config, test, votes, verdicts(votes, committee.f), point, positive, notes)
     result["latency_ms"] = _latency(committee, part.watch, threshold, memory)
-    classifier = fit_classifier(watched[0], watched[1], config.seed) if task is not None else None
-    result["baselines"] = _detection_baselines(classifier, test, positive)
+    result["baselines"] = _detection_baselines(yardstick.classifier, test, positive)
     if part.act is not None:
-        _add_response(result, committee, memory, threshold, task, part.act, keys, episodes, classifier)
+        policy = CommitteePolicy(committee, jnp.asarray(threshold, jnp.float32), memory)
+        _add_response(result, policy, part.act, yardstick, _streams(key), episodes)
     return result
 
 
@@ -231,32 +274,29 @@ def _detection_baselines(
 
 def _add_response(
     result: dict[str, Any],
-    committee: Committee,
-    memory: int,
-    threshold: float,
-    task: Task | None,
+    policy: CommitteePolicy,
     env: Environment,
+    yardstick: Yardstick,
     keys: list[PRNGKeyArray],
     episodes: int,
-    classifier: Classifier | None,
 ) -> None:
     """Adds what the committee's and the baselines' answers did to the same episodes."""
     steps = episode_steps(env)
     key = jax.random.fold_in(keys[2], _PLAY)
-    policy = CommitteePolicy(committee, jnp.asarray(threshold, jnp.float32), memory)
     course = run_episodes(env, policy, key, n_envs=episodes, steps=steps)
     courses = references(env, key, episodes, rates_of(course))
-    if classifier is not None and task is not None and task.validation.act is not None:
-        found = _playbook(
-            classifier, task.validation.act, policy, jax.random.fold_in(keys[1], _PLAY), episodes
-        )
+    if yardstick.classifier is not None and yardstick.act is not None and yardstick.ends is not None:
+        own = jax.random.fold_in(keys[1], _PLAY)
+        known = run_episodes(yardstick.act, policy, own, n_envs=episodes, steps=episode_steps(yardstick.act))
+        availability = response_metrics(known.score, *yardstick.ends).availability
+        book = choose_playbook(yardstick.tried, 1.0 if availability is None else availability)
         tuned = ThresholdPolicy(
-            classifier.probe.score,
-            np.full(episodes, found["threshold"]),
-            np.full(episodes, int(Verdict[found["verdict"].upper()])),
+            yardstick.classifier.probe.score,
+            np.full(episodes, book["threshold"]),
+            np.full(episodes, int(Verdict[book["verdict"].upper()])),
         )
         courses[TUNED] = run_episodes(env, tuned, key, n_envs=episodes, steps=steps)
-        result["playbook"] = found
+        result["playbook"] = {**book, "committee_availability": availability}
     ends = courses["always-allow"].score, courses["oracle"].score
     result |= dataclasses.asdict(response_metrics(course.score, *ends))
     result["damage_by_episode"] = np.asarray(course.score.damage, float).tolist()
@@ -275,19 +315,6 @@ _RESPONSE = (
     "false_blocks_per_million",
     "alerts_per_day",
 )
-
-
-def _playbook(
-    classifier: Classifier, env: Environment, policy: CommitteePolicy, key: PRNGKeyArray, episodes: int
-) -> dict[str, Any]:
-    """The classifier's playbook that does best on validation at the committee's availability there."""
-    own = run_episodes(env, policy, key, n_envs=episodes, steps=episode_steps(env))
-    courses = references(env, key, episodes, rates_of(own))
-    ends = courses["always-allow"].score, courses["oracle"].score
-    reached = response_metrics(own.score, *ends)
-    return tune_classifier(
-        classifier, env, key, episodes, availability=reached.availability or 0.0, ends=ends
-    )
 
 
 def _course(committee: Course, allowed: Course) -> dict[str, Any]:

@@ -1,0 +1,114 @@
+"""The committee on the simulator beside its baselines, over seeds, and the critic beside a regression.
+
+    python benchmarks/simulator.py [--seeds 5] [--iterations 60] [--out benchmarks/results/simulator.json]
+
+Two questions: does the committee prevent more damage than always-allow, always-block, random and the tuned threshold
+classifier at equal availability; and does the critic explain as much of the returns as gradient boosting on the same
+inputs does (cross-validated, whole environments held out)?
+"""
+
+import argparse
+import dataclasses
+import json
+import tempfile
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from phalanx.agents.targets import gae
+from phalanx.analysis.metrics import explained_variance
+from phalanx.analysis.probe import regression_ceiling
+from phalanx.analysis.statistics import paired_difference, summary
+from phalanx.runtime.compile_cache import use_compile_cache
+from phalanx.runtime.config import RunConfig
+from phalanx.runtime.evaluate import TUNED, evaluate, load_committee
+from phalanx.runtime.rollout import collect, init_world
+from phalanx.runtime.store import run_folders
+from phalanx.runtime.task import build_task
+from phalanx.runtime.train import learner_config, train
+
+RIVALS = ("always-allow", "always-block", "random", TUNED)
+
+
+def critic(run: Path, steps: int = 512) -> list[dict[str, float | None]]:
+    """Explained variance of the returns in fresh episodes: the critic's, and the ceiling of a regression."""
+    found = []
+    for folder in run_folders(run):
+        config = RunConfig.of(folder.config())
+        learner, env = learner_config(config), build_task(config).learn
+        committee, _ = load_committee(folder, config, env)
+        key_world, key_roll = jax.random.split(jax.random.key(10_000 + config.seed))
+
+        @eqx.filter_jit
+        def roll(env, committee, learner=learner, key_world=key_world, key_roll=key_roll):  # noqa: ANN001, ANN202
+            memory = learner.network.memory_size
+            world = init_world(env, committee, learner.n_envs, memory, key_world, stagger=learner.stagger)
+            return collect(env, committee, world, key_roll, steps=steps)[1]
+
+        rollout = roll(env, committee)
+        targets = gae(
+            rollout.reward,
+            rollout.value[:, 0],
+            rollout.next_value[:, 0],
+            rollout.terminated,
+            rollout.truncated,
+            gamma=config.gamma,
+            lam=config.lam,
+        ).value_targets
+        kept = slice(0, steps - 100)  # the last returns rest on the bootstrap more than on rewards
+        returns = np.asarray(targets)[kept]
+        values = np.asarray(rollout.value[:, 0])[kept]
+        inputs = np.asarray(rollout.vectors)[kept]
+        groups = np.broadcast_to(np.arange(returns.shape[1]), returns.shape)
+        ceiling = regression_ceiling(inputs.reshape(-1, inputs.shape[-1]), returns.ravel(), groups.ravel())
+        found.append({"critic": explained_variance(values.ravel(), returns.ravel()), "regression": ceiling})
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--iterations", type=int, default=60)
+    parser.add_argument("--episodes", type=int, default=64)
+    parser.add_argument("--run", type=Path, help="an existing run instead of a new one")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    use_compile_cache()
+    run = arguments.run or Path(tempfile.mkdtemp()) / "run"
+    if arguments.run is None:
+        print(train(RunConfig(iterations=arguments.iterations, seeds=arguments.seeds, out=run)))
+    evaluate(run, episodes=arguments.episodes)
+    rows = [folder.read_eval() or {} for folder in run_folders(run)]
+    result: dict[str, object] = {
+        "settings": {
+            **dataclasses.asdict(RunConfig()),
+            "seeds": len(rows),
+            "data": [],
+            "features": [],
+            "views": [],
+        },
+        "committee": {
+            m: summary([row[m] for row in rows]) for m in ("damage_prevented", "availability", "f1", "pr_auc")
+        },
+    }
+    for rival in RIVALS:
+        theirs = [row["baselines"].get(rival, {}) for row in rows]
+        line = {m: summary([each.get(m) for each in theirs]) for m in ("damage_prevented", "availability")}
+        line["gain"] = paired_difference(
+            [each.get("damage_prevented") for each in theirs], [row["damage_prevented"] for row in rows]
+        )
+        result[rival] = line
+    result["gradient boosting f1"] = summary([row["baselines"]["gradient boosting"]["f1"] for row in rows])
+    result["explained variance"] = critic(run)
+    text = json.dumps(result, indent=1, default=str)
+    print(text)
+    if arguments.out:
+        arguments.out.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
