@@ -2,8 +2,9 @@
 
     python benchmarks/credit.py [--seeds 5] [--iterations 30] [--out benchmarks/results/credit.json]
 
-Figures of each scheme over seeds: the committee's reward a step at the end of training (mean of the last five iterations,
-in the environments where verdicts are applied), validation PR-AUC, and the pivotal rate at the start and at the end.
+Figures of each scheme over seeds: the committee's reward a step at the end of training (mean of the last five
+iterations, in the environments where verdicts are applied), validation PR-AUC, and the pivotal rate at the start and
+at the end.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
     python benchmarks/speed.py [--out benchmarks/results/speed.json]
 
-One agent-step is one event decided by one member. Each line is the median of repeated iterations in one process, so that
-lines of one run can be compared; the machine's other load shows in all of them.
+One agent-step is one event decided by one member. Each line is the median of repeated iterations in one process, so
+that lines of one run can be compared; the machine's other load shows in all of them.
 """
 
 import argparse
