@@ -1,0 +1,109 @@
+"""The decision path: from opinions to votes to a verdict, against NumPy."""
+
+import itertools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from runtime.committees import committee_of
+from toy import ToyEnv
+
+from phalanx.agents.memory import init_memory, read
+from phalanx.agents.network import cell_step, encode_events, event_vector, policy_and_value
+from phalanx.committee import decide
+from phalanx.runtime.decide import decide_events, settle, vote
+
+
+def log_probs_of(seed: int, *shape: int) -> np.ndarray:
+    logits = np.random.default_rng(seed).normal(0, 2, (*shape, 4)).astype(np.float32)
+    return np.asarray(jax.nn.log_softmax(jnp.asarray(logits)))
+
+
+@given(st.integers(0, 10_000), st.floats(0, 1))
+def test_a_vote_at_a_threshold_is_the_likeliest_answer_where_answers_reach_it(
+    seed: int, threshold: float
+) -> None:
+    log_probs = log_probs_of(seed, 30)
+    found = np.asarray(vote(jnp.asarray(log_probs), threshold=threshold))
+    for row, got in zip(np.exp(log_probs), found, strict=True):
+        if abs((1 - row[0]) - threshold) > 1e-6:
+            assert got == (1 + np.argmax(row[1:]) if 1 - row[0] >= threshold else 0)
+
+
+def test_without_a_threshold_the_likeliest_verdict_is_voted() -> None:
+    log_probs = log_probs_of(0, 50)
+    np.testing.assert_array_equal(vote(jnp.asarray(log_probs)), log_probs.argmax(-1))
+
+
+def test_the_ends_of_the_threshold_answer_everything_and_nothing() -> None:
+    log_probs = jnp.asarray(log_probs_of(1, 50))
+    assert (np.asarray(vote(log_probs, threshold=0.0)) >= 1).all()
+    assert (np.asarray(vote(log_probs, threshold=float("inf"))) == 0).all()
+
+
+def test_drawn_votes_follow_the_policy() -> None:
+    log_probs = log_probs_of(2, 1)[0]
+    drawn = vote(jnp.broadcast_to(jnp.asarray(log_probs), (20_000, 4)), key=jax.random.key(0))
+    shares = np.bincount(np.asarray(drawn), minlength=4) / 20_000
+    np.testing.assert_allclose(shares, np.exp(log_probs), atol=0.015)  # more than 4 standard errors
+
+
+def test_settle_counts_only_the_votes_received() -> None:
+    votes = np.array(list(itertools.product(range(4), repeat=4)), np.int32)
+    rng = np.random.default_rng(0)
+    received = rng.random(votes.shape) < 0.8
+    score = rng.random(len(votes)).astype(np.float32)
+    found = settle(jnp.asarray(votes), jnp.asarray(received), jnp.asarray(score), 1)
+    np.testing.assert_array_equal(found.votes, votes)
+    np.testing.assert_array_equal(found.score, score)
+    for row, (ballot, there) in enumerate(zip(votes, received, strict=True)):
+        cast = ballot[there]
+        assert found.tally[row].tolist() == [int((cast >= v).sum()) for v in range(4)]
+        assert bool(found.quorum[row]) == (len(cast) >= 3)
+        if row % 16 == 0:
+            assert int(found.action[row]) == decide(cast.tolist(), 1)
+
+
+@pytest.mark.parametrize("cell", ["gru", "none"])
+def test_a_decision_is_each_member_s_own_opinion_put_to_the_vote(cell: str) -> None:
+    env, lanes = ToyEnv(), 3
+    committee = committee_of(env, cell=cell, views=("full", "process", "full", "full"))
+    memory = {"gru": 4, "none": 0}[cell]
+    rng = np.random.default_rng(0)
+    table = init_memory(4, lanes, env.spec.n_entities, memory)
+    table = eqx.tree_at(
+        lambda t: (t.cells, t.known),
+        table,
+        (jnp.asarray(rng.normal(size=table.cells.shape), jnp.float32), jnp.ones_like(table.known)),
+    )
+    _, seen = jax.vmap(env.reset)(jax.random.split(jax.random.key(1), lanes))
+    seen = eqx.tree_at(lambda o: o.source, seen, jnp.array([0, -1, 2]))
+    after, decision, opinion = decide_events(committee, table, seen, jnp.int32(7), threshold=0.6)
+
+    vectors, (memories, _) = event_vector(env.spec, seen), read(table, seen)
+    chances = np.zeros((4, lanes, 4))
+    for m in range(4):
+        own = jax.tree.map(lambda leaf, m=m: leaf[m], committee.networks)
+        encoding = encode_events(own, committee.masks[m], vectors)
+        memory_m = cell_step(own, encoding.gates, memories[m]) if memory else memories[m]
+        logits, emitted = policy_and_value(own, encoding, memory_m)
+        stats = jax.tree.map(lambda leaf, m=m: float(leaf[m]), committee.normalizers)
+        expected = np.sqrt(stats.m2 / stats.count) * np.asarray(emitted) + stats.mean
+        np.testing.assert_allclose(opinion.value[m], expected, rtol=1e-4, atol=1e-5)
+        chances[m] = np.asarray(jax.nn.softmax(logits))
+        np.testing.assert_allclose(np.exp(opinion.log_probs[m]), chances[m], atol=1e-6)
+        if memory:
+            entity = np.asarray(seen.entity)
+            np.testing.assert_allclose(after.cells[m, np.arange(lanes), entity], memory_m, atol=1e-6)
+    np.testing.assert_allclose(decision.score, (1 - chances[..., 0]).mean(axis=0), atol=1e-6)
+    votes = np.where(1 - chances[..., 0] >= 0.6, 1 + chances[..., 1:].argmax(-1), 0)
+    np.testing.assert_array_equal(decision.votes, votes.T)
+    assert decision.action.tolist() == [decide(ballot.tolist(), 1) for ballot in votes.T]
+    assert after.writer[np.arange(lanes), np.asarray(seen.entity)].tolist() == [7] * lanes
+    assert bool(jnp.array_equal(committee.normalizers.count, jnp.full(4, 10.0, jnp.float32))), (
+        "deciding learns nothing"
+    )
