@@ -214,6 +214,12 @@ class EventTable:
         """Whether ``time_ns`` holds positions (each row one more than the last) instead of times."""
         return len(self) > 1 and bool((np.diff(self.time_ns) == 1).all())
 
+    @property
+    def has_times(self) -> bool:
+        """Whether ``time_ns`` tells when events happened: rows differ in it, and it does not only count them."""
+        times = self.time_ns
+        return len(self) > 1 and bool(times.min() != times.max()) and not self.order_only
+
     def strings(self, name: str) -> pl.Series:
         """A contract string column, empty strings where the table does not have it."""
         if name in self.columns:

@@ -46,6 +46,7 @@ from phalanx.types import Observation, ObservationSpec, Score, TimeStep, Truth, 
 __all__ = ["ReplayConfig", "ReplayEnv", "ReplayState"]
 
 _NO_LIMIT = 2**31 - 1
+_MOST_GAIN = 5.0  # of a quarantine over a block, in units of damage, in the estimate that members learn from
 
 
 @dataclass(frozen=True)
@@ -289,8 +290,16 @@ class ReplayEnv(Environment):
         return state, events.observe(row, given.entity, given.source, context)
 
     def _credit(self, state: ReplayState, row: Int[Array, ""]) -> Array:
+        """The worth of each verdict, that of silencing the process bounded.
+
+        A recorded process may do thousands of benign events within a quarantine's time to live. As they stand, such
+        numbers would be all that members learn from: what tells allow from block is of the order of 1.
+        """
         events = self.events
         stopped = _stopped(state.campaigns, events.process_campaign[row])
+        remaining = jnp.where(stopped, 0.0, events.remaining_damage[row])
+        gain = remaining - events.silence_loss[row]
+        bounded = gain / (1.0 + jnp.abs(gain) / _MOST_GAIN)
         return credit_by_verdict(
             self.config.response,
             state.response,
@@ -298,8 +307,8 @@ class ReplayEnv(Environment):
             now_s=events.time_s[row] - events.time_s[state.start],
             malicious=events.label[row] == 1,
             damage=events.damage[row],
-            silence_loss=events.silence_loss[row],
-            remaining_damage=jnp.where(stopped, 0.0, events.remaining_damage[row]),
+            silence_loss=remaining - bounded,
+            remaining_damage=remaining,
         )
 
     def _attempt(

@@ -86,7 +86,11 @@ def build_task(config: RunConfig, encoder: Encoder | None = None) -> Task:
         for rows in (splits.train, splits.validation, splits.test)
     ]
     train, validation, test = parts
-    learn = train.watch if config.is_original else train.act or _stream(config, encoder, train.encoded, learning=True)
+    learn = (
+        train.watch
+        if config.is_original
+        else train.act or _stream(config, encoder, train.encoded, learning=True)
+    )
     for note in notes:
         _LOG.info(note)
     return Task(learn, train, validation, test, encoder, tuple(notes))
@@ -95,7 +99,7 @@ def build_task(config: RunConfig, encoder: Encoder | None = None) -> Task:
 def _split_name(config: RunConfig, table: EventTable) -> str:
     if config.split != "auto":
         return config.split
-    if not table.order_only:
+    if table.has_times:
         return "time"
     return "group" if table.frame["subject"].n_unique() < len(table) else "stratified"
 
@@ -103,13 +107,13 @@ def _split_name(config: RunConfig, table: EventTable) -> str:
 def recorded_part(
     config: RunConfig, encoder: Encoder, table: EventTable, rows: np.ndarray | None = None
 ) -> Part:
-    """Some rows of a table as a part, in time order where they have times; the original keeps the split's order."""
+    """Some rows of a table as a part, in the order in which they happened, where that is known; the original keeps the
+    split's order."""
     rows = np.arange(len(table)) if rows is None else rows
     if config.is_original:
         encoded = encoder.encode(table, rows)
         return Part(watch=original_env(config, encoder.spec(1), encoded), act=None, encoded=encoded)
-    if not table.order_only:
-        rows = rows[np.argsort(table.time_ns[rows], kind="stable")]
+    rows = rows[np.argsort(table.time_ns[rows], kind="stable")]
     encoded = encoder.encode(table, rows)
     watch = _stream(config, encoder, encoded, learning=False)
     act = None
