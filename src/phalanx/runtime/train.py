@@ -151,11 +151,11 @@ def train(
         RunError: a run that cannot be resumed.
     """
     path = resume or config.out or _free_folder(config)
-    split_seed = config.seed if config.split_seed is None else config.split_seed
-    config = dataclasses.replace(config, out=path, split_seed=split_seed)
+    config = dataclasses.replace(config, out=path).resolved
     if config.is_original:
         check_original(config)
     task = build_task(config)
+    config = _without_idle_memory(config, task)
     folders = _folders(config, path, task, resume is not None)
     state = initial_state(config, task)
     start = 0
@@ -164,6 +164,14 @@ def train(
     begun = time.monotonic()
     _loop(config, task, folders, state, start, progress)
     return _summary(config, path, folders, time.monotonic() - begun, start)
+
+
+def _without_idle_memory(config: RunConfig, task: Task) -> RunConfig:
+    """Without a recurrent cell where every process has one event: nothing could be remembered, and it costs time."""
+    if config.is_original or config.cell == "none" or task.learn.spec.n_entities > 1 or config.entities == 1:
+        return config
+    _LOG.info("every process has one event: --cell none")
+    return dataclasses.replace(config, cell="none")
 
 
 def _free_folder(config: RunConfig) -> Path:
