@@ -296,8 +296,9 @@ class ReplayEnv(Environment):
         numbers would be all that members learn from: what tells allow from block is of the order of 1.
         """
         events = self.events
-        stopped = _stopped(state.campaigns, events.process_campaign[row])
-        remaining = jnp.where(stopped, 0.0, events.remaining_damage[row])
+        malicious = events.label[row] == 1
+        pays = malicious & ~_stopped(state.campaigns, events.process_campaign[row])
+        remaining = jnp.where(pays, events.remaining_damage[row], 0.0)
         gain = remaining - events.silence_loss[row]
         bounded = gain / (1.0 + jnp.abs(gain) / _MOST_GAIN)
         return credit_by_verdict(
@@ -305,7 +306,7 @@ class ReplayEnv(Environment):
             state.response,
             entity=state.entity,
             now_s=events.time_s[row] - events.time_s[state.start],
-            malicious=events.label[row] == 1,
+            malicious=malicious,
             damage=events.damage[row],
             silence_loss=remaining - bounded,
             remaining_damage=remaining,
