@@ -33,8 +33,12 @@ __all__ = ["OperatingPoint", "initial_state", "learner_config", "train", "valida
 State = TypeVar("State")
 
 _LOG = logging.getLogger("phalanx")
-_VALIDATION_ROWS = 16_384
-_VALIDATION_STREAM = 1  # episodes are drawn from streams apart: 0 training, 1 validation, 2 test
+_VALIDATION_ROWS = 32_768  # recorded events, from as many places as there are lanes
+_VALIDATION_EPISODES, _VALIDATION_LANES = 32, 128
+_TRAINING_STREAM, _VALIDATION_STREAM = (
+    0,
+    1,
+)  # all draws are from streams apart: 0 training, 1 validation, 2 test
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,9 @@ def _shadow_envs(config: RunConfig) -> int:
 
 def initial_state(config: RunConfig, task: Task) -> TrainState | OriginalState:
     """Fresh training states, stacked along a seed axis."""
-    keys = jnp.stack([jax.random.key(config.seed + i) for i in range(config.seeds)])
+    keys = jnp.stack(
+        [jax.random.fold_in(jax.random.key(config.seed + i), _TRAINING_STREAM) for i in range(config.seeds)]
+    )
     if config.is_original:
         return init_originals(config, cast(OriginalEnv, task.learn), keys)
     learner = learner_config(config)
@@ -111,7 +117,7 @@ def validate(
         state.committee,
         jax.random.fold_in(key, _VALIDATION_STREAM),
         config.network.memory_size,
-        n_lanes=32,
+        n_lanes=_VALIDATION_EPISODES if config.env == "simulator" else _VALIDATION_LANES,
         most=_VALIDATION_ROWS,
     )
     try:
