@@ -11,7 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from phalanx.agents.memory import init_memory
 from phalanx.envs.base import Environment, empty_score
@@ -174,26 +174,28 @@ class _Carry(eqx.Module):
     live: Array
 
 
-def _tiled(key: PRNGKeyArray, n_envs: int, copies: int) -> PRNGKeyArray:
+def _tiled(key: PRNGKeyArray, n_envs: int, copies: int) -> Key[Array, " env"]:
     """A key per environment, the same for all copies of it."""
     return jnp.tile(jax.random.split(key, n_envs), copies)
 
 
 @eqx.filter_jit
-def _begin(env: Environment, carried: Any, keys: PRNGKeyArray) -> _Carry:
+def _begin(env: Environment, carried: Any, keys: Key[Array, " env"]) -> _Carry:
     n_envs = keys.shape[0]
     state, observation = jax.vmap(env.reset)(keys)
     score = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (n_envs,)), empty_score())
     return _Carry(state, observation, carried, score, jnp.ones(n_envs, bool))
 
 
-def _keys(key: PRNGKeyArray, t: Array | int, n_envs: int, copies: int) -> tuple[PRNGKeyArray, PRNGKeyArray]:
+def _keys(
+    key: PRNGKeyArray, t: Array | int, n_envs: int, copies: int
+) -> tuple[PRNGKeyArray, Key[Array, " env"]]:
     key_policy, key_env = jax.random.split(jax.random.fold_in(key, t))
     return key_policy, _tiled(key_env, n_envs // copies, copies)
 
 
 def _apply(
-    env: Environment, carry: _Carry, carried: Any, verdict: Array, keys: PRNGKeyArray
+    env: Environment, carry: _Carry, carried: Any, verdict: Array, keys: Key[Array, " env"]
 ) -> tuple[_Carry, Any]:
     state, time_step = jax.vmap(env.step)(carry.state, verdict, keys)
     score = jax.tree.map(lambda new, old: jnp.where(carry.live, new, old), time_step.score, carry.score)

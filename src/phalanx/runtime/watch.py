@@ -80,7 +80,8 @@ def watch(
         state, observation = jax.vmap(env.reset_lane)(cut.start, cut.first, cut.stop)
         steps = int((cut.stop - cut.start).max())
     else:
-        state, observation = jax.vmap(env.reset)(jax.random.split(key, n_lanes))
+        key_reset, key = jax.random.split(key)  # a split and a fold-in of one key give the same keys
+        state, observation = jax.vmap(env.reset)(jax.random.split(key_reset, n_lanes))
         steps = env.config.episode_events  # type: ignore[attr-defined]
     table = init_memory(committee.n_members, n_lanes, env.spec.n_entities, memory_size)
     parts = []
@@ -131,7 +132,9 @@ def operating_score(
 
     f + 1 votes make an alert, so it is the (f+1)-th largest of the members' P(verdict >= alert).
     """
-    act = 1.0 - np.exp(log_probs[..., Verdict.ALLOW])
+    act = np.asarray(
+        1.0 - jnp.exp(jnp.asarray(log_probs)[..., Verdict.ALLOW])
+    )  # as in ``vote``, to the last bit
     return -np.sort(-act, axis=1)[:, f]
 
 
