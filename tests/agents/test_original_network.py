@@ -1,5 +1,7 @@
 """The original's members against NumPy, and the faults that they must have."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -147,7 +149,7 @@ def test_loss_matches_its_formula(network):
 
 
 def _updated(config, batch, dropout=0.2):
-    networks = jax.vmap(lambda k: init_original_network(k, N_INPUTS, SMALL))(
+    networks: Any = jax.vmap(lambda k: init_original_network(k, N_INPUTS, SMALL))(
         jax.random.split(jax.random.key(0), N_MEMBERS)
     )
     optimizer = original_optimizer(config, 100)

@@ -127,6 +127,7 @@ def test_other_columns_can_be_shown(table):
     task = build_task(_config(table, features=("file_size", "subject")))
     assert task.encoder.scaling == "max"
     assert [column.name for column in task.learn.spec.numeric] == ["subject", "file_size"]
+    assert isinstance(task.learn, OriginalEnv)
     features = np.asarray(task.learn.features)
     assert features.max(axis=0).tolist() == [1.0, 1.0]
     assert len(np.unique(features[:, 0])) == 7
