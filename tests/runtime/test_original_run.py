@@ -215,7 +215,7 @@ def test_settings_without_effect_are_refused(setting):
     "normalizer, at_ten, spread",
     [
         ("batch", (0.95, 1.05), (0.95, 1.05)),
-        ("running", (0.7, 1.4), (0.7, 1.4)),
+        ("running", (0.5, 2.0), (0.7, 1.5)),
         ("none", (1e4, 1.5e6), None),
     ],
 )
