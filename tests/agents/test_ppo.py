@@ -219,7 +219,9 @@ def test_the_learning_rate_falls_to_a_tenth() -> None:
 
     def strides(anneal: bool) -> np.ndarray:
         optimizer = make_optimizer(PPOConfig(learning_rate=1e-2, anneal=anneal), 4)
-        state, found = optimizer.init(networks), []
+        found: list[float] = []
+        state: Any = optimizer.init(networks)
+        updates: Any
         with jax.numpy_dtype_promotion("standard"):
             for _ in range(6):
                 updates, state = optimizer.update(slope, state, networks)

@@ -1,5 +1,7 @@
 """Value targets against plain loops, and the laws that tie them together."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -28,7 +30,7 @@ def episode(seed: int) -> dict[str, np.ndarray]:
     }
 
 
-def as_jax(part: dict[str, np.ndarray]) -> dict[str, jnp.ndarray]:
+def as_jax(part: dict[str, np.ndarray]) -> dict[str, Any]:
     return {name: jnp.asarray(x, bool if x.dtype == bool else jnp.float32) for name, x in part.items()}
 
 

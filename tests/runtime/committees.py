@@ -23,6 +23,9 @@ __all__ = ["ForkingToy", "Rewarded", "committee_of", "settings"]
 class ForkingToy(ToyEnv):
     """The toy in which process k > 0 is a child of process k - 1, whose memory it inherits if that one has acted."""
 
+    def __init__(self, episode_events: int = 32) -> None:
+        super().__init__(episode_events=episode_events)
+
     def _observe(self, state: ToyState, key: jax.Array) -> Observation:
         seen = super()._observe(state, key)
         parent = seen.entity - 1

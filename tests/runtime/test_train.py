@@ -1,0 +1,288 @@
+"""Training runs: what they write, what they survive, and what they must not see."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import polars as pl
+import pytest
+from runtime.recorded import frame, small_run, write
+
+from phalanx.errors import DataError, RunError, UsageError
+from phalanx.runtime import train as training
+from phalanx.runtime.config import RunConfig
+from phalanx.runtime.learner import iterate
+from phalanx.runtime.progress import Progress
+from phalanx.runtime.store import RunFolder
+from phalanx.runtime.train import initial_state, train
+
+ALWAYS = {
+    "iteration",
+    "env_steps",
+    "wall_s",
+    "loss/value",
+    "loss/policy",
+    "value/explained_variance",
+    "policy/entropy",
+    "policy/approx_kl",
+    "policy/first_ratio_error",
+    "reward/episode",
+    *(f"policy/rate_{name}" for name in ("allow", "alert", "block", "quarantine")),
+}
+EVALUATED = {f"eval/{name}" for name in ("tp", "tn", "fp", "fn", "precision", "recall", "f1")}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("data") / "events.parquet", frame())
+
+
+class Straight:
+    """A run of six iterations without interruption."""
+
+    def __init__(self, data: Path, out: Path) -> None:
+        self.config = small_run(data, out=out)
+        self.traces = 0
+        original = training.iterate
+
+        def counted(*arguments: Any) -> Any:
+            self.traces += 1
+            return original(*arguments)
+
+        training.iterate = counted  # type: ignore[assignment]
+        try:
+            self.summary = train(self.config)
+        finally:
+            training.iterate = original
+        self.folder = RunFolder.open(out)
+
+
+@pytest.fixture(scope="module")
+def straight(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Straight:
+    return Straight(data, tmp_path_factory.mktemp("runs") / "straight")
+
+
+def checkpoint(folder: RunFolder) -> bytes:
+    """The newest checkpoint's bytes: parameters, statistics, optimiser, keys, environments and memories."""
+    newest = folder.checkpoints.iterations()[-1]
+    return (folder.path / "checkpoints" / f"{newest}.eqx").read_bytes()
+
+
+def untimed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if name != "wall_s"} for row in rows]
+
+
+def test_the_run_folder_is_complete(straight: Straight) -> None:
+    path = straight.folder.path
+    for name in ("config.json", "encoder.json", "operating_point.json", "metrics.jsonl"):
+        assert (path / name).is_file(), name
+    assert {file.name for file in (path / "checkpoints").iterdir()} == {
+        "4.eqx",
+        "6.eqx",
+        "best.eqx",
+        "manifest.json",
+    }
+    assert list((path / "tensorboard").iterdir())
+    saved = straight.folder.config()
+    assert RunConfig.of(saved).iterations == 6
+    assert set(saved) == set(RunConfig.__dataclass_fields__), "all resolved values"
+    assert saved["split_seed"] == saved["seed"] == 0
+    point = straight.folder.read_operating_point()
+    best = max(straight.folder.read_metrics(), key=lambda row: row.get("eval/f1") or -1)
+    assert point["iteration"] == best["iteration"] and point["eval/f1"] == best["eval/f1"]
+
+
+def test_metrics_have_the_keys_of_the_contract_and_no_number_that_is_not_one(straight: Straight) -> None:
+    text = (straight.folder.path / "metrics.jsonl").read_text()
+    assert "NaN" not in text and "Infinity" not in text
+    rows = [json.loads(line) for line in text.splitlines()]
+    assert [row["iteration"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [row["env_steps"] for row in rows] == [64 * i for i in range(1, 7)]
+    for row in rows:
+        evaluated = row["iteration"] % 2 == 0
+        assert set(row) >= ALWAYS and (set(row) >= EVALUATED) == evaluated
+        assert all(isinstance(value, int | float | None) for value in row.values())
+        for name in ("loss/value", "policy/entropy"):
+            members = [row[f"member/{i}/{name}"] for i in range(4)]
+            assert row[name] == pytest.approx(np.mean(members), rel=1e-6)
+        assert sum(
+            row[f"policy/rate_{v}"] for v in ("allow", "alert", "block", "quarantine")
+        ) == pytest.approx(1)
+        assert row["policy/first_ratio_error"] < 1e-5
+        if evaluated:
+            assert sum(row[f"eval/{name}"] for name in ("tp", "tn", "fp", "fn")) == 45  # 15 % of the rows
+
+
+def test_all_iterations_share_one_compiled_program(straight: Straight) -> None:
+    assert straight.traces == 1
+    assert training.iterate is iterate
+
+
+def test_the_summary_says_what_was_reached(straight: Straight) -> None:
+    assert straight.summary["env_steps"] == 6 * 64
+    assert straight.summary["run"] == str(straight.folder.path)
+    point = straight.folder.read_operating_point()
+    assert straight.summary["kept_iteration"] == [point["iteration"]]
+    assert straight.summary["validation_f1"] == pytest.approx(point["eval/f1"])
+
+
+class _Killed(Progress):
+    """Ends the process's work in the middle of a run, after a row was written that no checkpoint holds."""
+
+    def update(self, row: Mapping[str, Any]) -> None:
+        if row["iteration"] == 3:
+            raise KeyboardInterrupt
+
+
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(straight: Straight, tmp_path: Path) -> None:
+    out = tmp_path / "resumed"
+    with pytest.raises(KeyboardInterrupt):
+        train(small_run(straight.config.data[0], out=out), progress=lambda total: _Killed())
+    folder = RunFolder.open(out)
+    assert [row["iteration"] for row in folder.read_metrics()] == [1, 2, 3]
+    assert folder.checkpoints.iterations() == (2,)
+    train(RunConfig.of(folder.config()), resume=out)
+    assert untimed(folder.read_metrics()) == untimed(straight.folder.read_metrics())
+    assert checkpoint(folder) == checkpoint(straight.folder)
+    best = "checkpoints/best.eqx"
+    assert (out / best).read_bytes() == (straight.folder.path / best).read_bytes()
+    assert folder.read_operating_point() == straight.folder.read_operating_point()
+
+
+def test_validation_and_test_rows_change_nothing_that_is_fitted_or_trained(
+    straight: Straight, tmp_path: Path
+) -> None:
+    """The last 30 % of the rows, by time, are other events, of kinds never seen, their labels turned round."""
+    table = frame()
+    late = pl.int_range(pl.len()) >= 210
+    other = table.with_columns(
+        kind=pl.when(late).then(pl.lit("PTRACE")).otherwise("kind"),
+        path=pl.when(late).then(pl.lit("/never/seen")).otherwise("path"),
+        size=pl.when(late).then(1e6).otherwise("size"),
+        label=pl.when(late).then(1 - pl.col("label")).otherwise("label"),
+        campaign=pl.when(late).then(pl.lit("")).otherwise("campaign"),
+    )
+    out = tmp_path / "other"
+    train(small_run(write(tmp_path / "other.parquet", other), out=out))
+    folder = RunFolder.open(out)
+    assert folder.read_encoder() == straight.folder.read_encoder()
+    assert checkpoint(folder) == checkpoint(straight.folder)
+    seen, unseen = (f.read_metrics()[-1] for f in (straight.folder, folder))
+    assert {k: v for k, v in seen.items() if not k.startswith(("eval/", "wall_s"))} == {
+        k: v for k, v in unseen.items() if not k.startswith(("eval/", "wall_s"))
+    }
+    assert seen["eval/tn"] != unseen["eval/tn"], "the validation rows did change"
+
+
+_CHILD = """
+import sys, time
+from pathlib import Path
+from runtime.recorded import small_run
+from phalanx.runtime.progress import Progress
+from phalanx.runtime.train import train
+
+class Slow(Progress):
+    def update(self, row):
+        time.sleep(0.5)
+
+train(small_run(Path(sys.argv[1]), out=Path(sys.argv[2])), progress=lambda total: Slow())
+"""
+
+
+def test_a_kill_loses_at_most_what_followed_the_last_checkpoint(straight: Straight, tmp_path: Path) -> None:
+    out, tests = tmp_path / "killed", Path(__file__).resolve().parents[1]
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": str(tests.parent / ".cache" / "jax"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+    }
+    child = subprocess.Popen(
+        [sys.executable, "-c", _CHILD, str(straight.config.data[0]), str(out)],
+        env={**os.environ, **cache, "PYTHONPATH": str(tests)},
+    )
+    try:
+        until = time.monotonic() + 120
+        while time.monotonic() < until and child.poll() is None:
+            path = out / "metrics.jsonl"
+            if path.exists() and path.read_bytes().count(b"\n") >= 3:
+                break
+            time.sleep(0.01)
+        assert child.poll() is None, "the run ended by itself"
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    folder = RunFolder.open(out)
+    rows = folder.read_metrics()
+    kept = folder.checkpoints.iterations()[-1]
+    assert 3 <= len(rows) < 6 and 0 <= len(rows) - kept <= 2
+    train(RunConfig.of(folder.config()), resume=out)
+    assert untimed(folder.read_metrics()) == untimed(straight.folder.read_metrics())
+    assert checkpoint(folder) == checkpoint(straight.folder)
+
+
+def test_training_validation_and_test_draw_from_keys_of_their_own(data: Path) -> None:
+    """Keys that a split and a fold-in give alike would let validation repeat what training drew."""
+    config = small_run(data)
+    state = initial_state(config, training.build_task(config))
+    root = jax.random.key(config.seed)
+    others = [jax.random.fold_in(root, stream) for stream in range(4)]
+    assert not any(bool((state.key[0] == other).all()) for other in others)
+
+
+# Settings that cannot work
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"members": 3, "faults": 1}, r"3 members tolerate 0.*--members 4"),
+        ({"views": ("full",)}, r"--views names 1 views for 4 members"),
+        ({"views": ("full", "full", "full", "eye")}, r"view 'eye'.*network"),
+        ({"iterations": 0}, r"--iterations 0: expected 1 or more"),
+        ({"seeds": 0}, r"--seeds 0"),
+        ({"checkpoint_every": 0}, r"--checkpoint-every 0"),
+        ({"episode_events": 0}, r"--episode-events 0"),
+        ({"gamma": 1.5}, r"--gamma 1.5: expected a number from 0 to 1"),
+        ({"lam": -0.1}, r"--lam -0.1"),
+        ({"reward_scale": 0.0}, r"--reward-scale 0"),
+        ({"reward_scale": float("nan")}, r"--reward-scale nan"),
+        ({"horizon": 1.0}, r"--horizon 1.0: expected more than 1"),
+        ({"shadow": 1.0}, r"--shadow 1.0"),
+        ({"env": "simulator"}, r"--data is for --env replay or stream"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_with_a_remedy(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        small_run(Path("events.parquet"), **changes)
+
+
+def test_recorded_environments_need_data_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--env replay needs recorded events: give --data"):
+        train(RunConfig(env="replay", out=tmp_path / "run"))
+    with pytest.raises(DataError):
+        train(RunConfig(env="stream", data=(tmp_path / "none.parquet",), out=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_in_use_and_a_run_that_is_none_are_named(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="is not empty"):
+        train(small_run(data, out=tmp_path / "run"))
+    with pytest.raises(RunError, match="no such run"):
+        train(small_run(data), resume=tmp_path / "nowhere")
+
+
+def test_settings_survive_their_file(data: Path, tmp_path: Path) -> None:
+    config = small_run(data, out=tmp_path, views=("full", "process", "file", "network"), features=("kind",))
+    saved = json.loads(json.dumps(config.to_dict()))
+    assert RunConfig.of(saved) == config
+    with pytest.raises(RunError, match="holds speed, unknown to this version"):
+        RunConfig.of({**saved, "speed": 1})
