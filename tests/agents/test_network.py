@@ -216,7 +216,7 @@ def test_an_event_vector_is_one_hot_ids_then_numbers() -> None:
     for at in np.ndindex(6, 2):
         kind, obj = np.asarray(seen.category[at])
         expected = [*np.eye(4)[kind], *np.eye(3)[obj], *np.asarray(seen.numeric[at])]
-        np.testing.assert_array_equal(found[at], np.float32(expected))
+        np.testing.assert_array_equal(found[at], np.array(expected, np.float32))
 
 
 PLACES = {

@@ -87,7 +87,7 @@ def test_monte_carlo_is_the_discounted_sum(seed: int, gamma: float) -> None:
 
 @given(st.integers(0, 10_000), units)
 def test_lambda_one_is_the_bootstrapped_monte_carlo_return(seed: int, gamma: float) -> None:
-    part = as_jax(episode(seed))
+    part: dict[str, Any] = as_jax(episode(seed))
     targets = gae(**part, gamma=gamma, lam=1.0).value_targets
     del part["values"]
     np.testing.assert_allclose(targets, monte_carlo(**part, gamma=gamma), rtol=1e-4, atol=1e-4)
@@ -104,7 +104,7 @@ def test_lambda_zero_is_one_step_of_bootstrap() -> None:
 def test_only_a_final_state_stops_the_bootstrap(end: str) -> None:
     """Reward 1 for ever is worth 1 / (1 - gamma) = 10; a time limit must not change that, a death must."""
     one, no = jnp.ones(4), jnp.zeros(4, bool)
-    flags = {"terminated": no, "truncated": no, end: no.at[1].set(True)}
+    flags: dict[str, Any] = {"terminated": no, "truncated": no, end: no.at[1].set(True)}
     worth = jnp.full(4, 10.0)
     expected = [1.9, 1.0, 10.0, 10.0] if end == "terminated" else [10.0] * 4
     np.testing.assert_allclose(

@@ -7,8 +7,8 @@ gradient near unanimity, whatever the reward. A scheme therefore mixes two objec
 
 where q(a), the local worth of voting a, comes from ``credit``, the environment's estimate of each verdict's worth on
 this event, and w in [0, 1] may change in the course of training. All four votes are judged, not only the one that was
-drawn, and the worth is scaled by its spread over verdicts, which does not depend on the policy: the local objective neither
-fades nor grows when the policy becomes certain. The critic always predicts the committee's return.
+drawn, and the worth is scaled by its spread over verdicts, which does not depend on the policy: the local objective
+neither fades nor grows when the policy becomes certain. The critic always predicts the committee's return.
 """
 
 from collections.abc import Callable
