@@ -8,10 +8,9 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
 from phalanx.analysis.metrics import best_threshold, response_metrics
-from phalanx.analysis.probe import Probe, fit_probe
+from phalanx.analysis.probe import Probe, Rows, fit_probe
 from phalanx.envs.base import Environment
 from phalanx.runtime.episodes import Course, TablePolicy, ThresholdPolicy, run_episodes
-from phalanx.runtime.watch import Watched
 from phalanx.types import Score, Verdict
 
 __all__ = [
@@ -42,7 +41,7 @@ class Classifier:
     validation_score: Float[np.ndarray, " event"]
 
 
-def fit_classifier(train: Watched, validation: Watched, seed: int) -> Classifier:
+def fit_classifier(train: Rows, validation: Rows, seed: int) -> Classifier:
     """Fits on the training part and finds the threshold of best F1 on the validation part."""
     probe = fit_probe(train.category, train.numeric, train.label, seed)
     score = probe.score(validation.category, validation.numeric)

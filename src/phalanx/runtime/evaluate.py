@@ -23,6 +23,7 @@ from phalanx.analysis.statistics import summary
 from phalanx.data.encoder import Encoder
 from phalanx.envs.base import Environment
 from phalanx.envs.original import OriginalEnv
+from phalanx.envs.stream import StreamEnv
 from phalanx.errors import PhalanxError, RunError
 from phalanx.runtime.baselines import (
     Classifier,
@@ -42,7 +43,7 @@ from phalanx.runtime.original_judge import judge, majority, original_latency, or
 from phalanx.runtime.store import RunFolder, run_folders
 from phalanx.runtime.task import Part, Task, build_task, data_part
 from phalanx.runtime.train import learner_config
-from phalanx.runtime.watch import Watched, ballot, verdicts, watch
+from phalanx.runtime.watch import Watched, ballot, shown, verdicts, watch
 from phalanx.types import Score, Verdict
 
 __all__ = ["TUNED", "Yardstick", "evaluate", "load_committee"]
@@ -157,13 +158,14 @@ def _yardstick(
     if task is None:
         return Yardstick()
     train, validation = (
-        watch(
+        shown(each.watch, _PROBE_ROWS)
+        if isinstance(each.watch, StreamEnv)
+        else watch(
             each.watch,
             committee,
             jax.random.fold_in(own, _WATCH),
             config.network.memory_size,
             n_lanes=episodes,
-            most=_PROBE_ROWS,
         )
         for each, own in zip((task.train, task.validation), _streams(key)[:2], strict=True)
     )

@@ -14,11 +14,12 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from phalanx.agents.memory import MemoryTable, init_memory, write
 from phalanx.envs.base import Environment
 from phalanx.envs.recorded import Lanes, lanes
+from phalanx.envs.response import CONTEXT_COLUMNS
 from phalanx.envs.stream import StreamEnv
 from phalanx.runtime.decide import Committee, consult, settle, vote
 from phalanx.types import Verdict
 
-__all__ = ["Watched", "ballot", "cut_rows", "operating_score", "verdicts", "watch"]
+__all__ = ["Shown", "Watched", "ballot", "cut_rows", "operating_score", "shown", "verdicts", "watch"]
 
 _WARMUP = 256
 
@@ -41,6 +42,32 @@ class Watched(NamedTuple):
     def score(self) -> Float[np.ndarray, " event"]:
         """Mean over members of P(verdict >= alert)."""
         return 1.0 - np.exp(self.log_probs[..., Verdict.ALLOW]).mean(axis=1)
+
+
+class Shown(NamedTuple):
+    """What members see of N recorded events whose verdicts are only logged.
+
+    Attributes:
+        label: 1 malicious, 0 benign, -1 unknown.
+        category, numeric: as in ``Watched``.
+    """
+
+    label: Int[np.ndarray, " event"]
+    category: Int[np.ndarray, "event column"]
+    numeric: Float[np.ndarray, "event feature"]
+
+
+def shown(env: StreamEnv, most: int) -> Shown:
+    """Recorded events as members see them, at most so many, spread evenly over all rows; asks no committee."""
+    events = env.events
+    rows = np.unique(np.linspace(0, events.n_rows - 1, min(most, events.n_rows)).astype(np.int64))
+    numeric = np.asarray(events.numeric)[rows]
+    context = np.zeros((len(rows), len(CONTEXT_COLUMNS)), np.float32)  # as StreamEnv shows it
+    return Shown(
+        np.asarray(events.label)[rows],
+        np.asarray(events.category)[rows],
+        np.concatenate([numeric, context], axis=1),
+    )
 
 
 def cut_rows(n_rows: int, n_lanes: int, most: int | None) -> Lanes:
