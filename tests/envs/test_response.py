@@ -103,9 +103,11 @@ def test_respond_agrees_with_a_plain_account(
         for name in ("contained", "silenced"):
             got = set(np.flatnonzero(np.asarray(getattr(effect, name))).tolist())
             assert got == expected[name], name
-        np.testing.assert_array_equal(np.asarray(state.silent_until_s), np.float32(account.until))
-        np.testing.assert_array_equal(np.asarray(state.ticket_done_s), np.float32(account.done))
-        np.testing.assert_array_equal(np.sort(state.analyst_free_s), np.sort(np.float32(account.free)))
+        np.testing.assert_array_equal(np.asarray(state.silent_until_s), np.asarray(account.until, np.float32))
+        np.testing.assert_array_equal(np.asarray(state.ticket_done_s), np.asarray(account.done, np.float32))
+        np.testing.assert_array_equal(
+            np.sort(state.analyst_free_s), np.sort(np.asarray(account.free, np.float32))
+        )
 
 
 def test_forget_clears_the_processes_that_ended_alone() -> None:

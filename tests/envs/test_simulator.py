@@ -69,7 +69,7 @@ def _episodes(policy: int, *, resets: bool = False) -> tuple[Any, Any, Any]:
 
 
 def _host(x: jax.Array) -> Any:
-    return x if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else np.asarray(x)
+    return x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else np.asarray(x)
 
 
 def _acting(state: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -243,7 +243,7 @@ def test_benign_kinds_are_near_those_of_a_real_host_and_the_malicious_share_is_s
     share = np.array([(benign == kind).mean() for kind in KINDS])
     anchor = np.array([BENIGN_KIND_MIX.get(kind, 0.0) for kind in KINDS])
     assert np.abs(share - anchor / anchor.sum()).sum() / 2 < 0.15
-    assert 0 < table.frame["label"].mean() < 0.05
+    assert 0 < table.labels.mean() < 0.05
     assert 1000 < len(table) / 4 < 3500
     assert not table.frame.filter(table.frame["label"] == 1)["bait"].any() and table.frame["bait"].any()
 

@@ -79,7 +79,8 @@ class LearnerConfig:
     @property
     def optimizer(self) -> optax.GradientTransformation:
         """Adam with its schedule over the run's updates."""
-        return make_optimizer(self.ppo, self.iterations * self.ppo.epochs * self.ppo.minibatches)
+        minibatches = min(self.ppo.minibatches, self.n_envs)
+        return make_optimizer(self.ppo, self.iterations * self.ppo.epochs * minibatches)
 
 
 class TrainState(eqx.Module):

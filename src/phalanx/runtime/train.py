@@ -209,7 +209,11 @@ def _seed_of(state: State, index: int) -> State:
 
 
 def _resumed(folders: list[RunFolder], like: State) -> tuple[int, State]:
-    """The newest checkpoint that all seeds have, and their metrics cut back to it."""
+    """The newest checkpoint that all seeds have (the beginning where one has none), and their metrics cut back to it."""
+    if not all(folder.checkpoints.iterations() for folder in folders):  # killed before the first checkpoint
+        for folder in folders:
+            folder.truncate_metrics(0)
+        return 0, like
     loaded = [folder.checkpoints.load(_seed_of(like, i)) for i, folder in enumerate(folders)]
     start = min(iteration for iteration, _ in loaded)
     states = [
@@ -234,7 +238,7 @@ def _loop(
     advance = originals_step(config) if config.is_original else _step(config)
     keys = [jax.random.key(config.seed + i) for i in range(config.seeds)]
     best = [_best_so_far(folder) for folder in folders]
-    begun = time.monotonic()
+    begun = time.monotonic() - max((row["wall_s"] for row in folders[0].read_metrics()[-1:]), default=0.0)
     with ExitStack() as stack:
         logs = [stack.enter_context(folder.metrics()) for folder in folders]
         shown = stack.enter_context(progress(config.iterations)) if progress else Progress()

@@ -10,10 +10,14 @@ from phalanx.data.readers.base import Converted, Part, Reader
 from phalanx.data.rows import ROW
 from phalanx.errors import DataError
 
-__all__ = ["ADFA", "EVENT_COLUMNS", "TRACE_COLUMNS", "join_traces"]
+__all__ = ["ADFA", "EVENT_COLUMNS", "NOTES", "TRACE_COLUMNS", "join_traces"]
 
 TRACE_COLUMNS = {"trace_id", "label", "attack_type", "attack_run"}
 EVENT_COLUMNS = {"trace_id", "step", "syscall"}
+NOTES = (
+    "order only: time_ns is the position of the call in the file",
+    "labels are per trace: most calls of an attack trace look benign",
+)
 
 
 def _matches(columns: set[str]) -> bool:
@@ -64,16 +68,12 @@ def _convert(part: Part) -> Converted:
         .otherwise(None)
         .alias("bad")
     )["bad"]
-    notes = (
-        "order only: time_ns is the position of the call in the file",
-        "labels are per trace: most calls of an attack trace look benign",
-    )
     return Converted(
         part.source,
         frame.drop(ROW, strict=False) if ROW not in frame.columns else frame,
         "label",
         {},
-        notes,
+        NOTES,
         bad,
     )
 

@@ -4,7 +4,11 @@ import polars as pl
 
 from phalanx.data.readers.base import Converted, Part, Reader
 
-__all__ = ["DARPA"]
+__all__ = ["DARPA", "LABEL_RULE"]
+
+LABEL_RULE = (
+    "is_suspicious is the label; it was made by a rule over the record's own fields, it is no ground truth"
+)
 
 _NEEDED = {"record_type", "event_type", "timestamp_ns", "subject_uuid"}
 
@@ -38,9 +42,7 @@ def _convert(part: Part) -> Converted:
         notes.append(f"{timeless} records without a time have time_ns 0")
     label = "is_suspicious" if "is_suspicious" in frame.columns else None
     if label:
-        notes.append(
-            "is_suspicious is the label; it was made by a rule over the record's own fields, it is no ground truth"
-        )
+        notes.append(LABEL_RULE)
     return Converted(part.source, frame, label=label, notes=tuple(notes))
 
 
