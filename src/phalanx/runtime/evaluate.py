@@ -198,7 +198,9 @@ def _evaluate_one(
     result = _detected(config, test, votes, verdicts(votes, committee.f), point, positive, notes)
     result["latency_ms"] = _latency(committee, part.watch, threshold, memory)
     result["baselines"] = _detection_baselines(yardstick.classifier, test, positive)
-    if part.act is not None:
+    if part.act is None:
+        result |= dict.fromkeys(_RESPONSE)
+    else:
         policy = CommitteePolicy(committee, jnp.asarray(threshold, jnp.float32), memory)
         _add_response(result, policy, part.act, yardstick, _streams(key), episodes)
     return result
