@@ -34,8 +34,8 @@ class PPOConfig:
 
     Attributes:
         epochs: passes over a rollout.
-        minibatches: parts of a rollout, by environment (whole sequences stay together); at most one per environment, and
-            environments beyond a multiple sit out an epoch, others each time.
+        minibatches: parts of a rollout, by environment (whole sequences stay together); at most one per environment.
+            Environments beyond a multiple sit out an epoch, others each time.
         learning_rate: of Adam.
         anneal: whether the learning rate falls linearly to a tenth over the run.
         clip: of the probability ratio.

@@ -209,7 +209,7 @@ def _seed_of(state: State, index: int) -> State:
 
 
 def _resumed(folders: list[RunFolder], like: State) -> tuple[int, State]:
-    """The newest checkpoint that all seeds have (the beginning where one has none), and their metrics cut back to it."""
+    """The newest checkpoint that all seeds have, or the beginning, and their metrics cut back to it."""
     if not all(folder.checkpoints.iterations() for folder in folders):  # killed before the first checkpoint
         for folder in folders:
             folder.truncate_metrics(0)
