@@ -56,7 +56,7 @@ CASES = (
     Case(
         "adfa-stream",
         ADFA,
-        ("--env", "stream", "--episode-events", "256"),
+        ("--env", "stream"),
         60,
         f"split by attack run and trace; {PER_TRACE}",
     ),
