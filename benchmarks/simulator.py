@@ -16,13 +16,16 @@ from pathlib import Path
 import equinox as eqx
 import jax
 import numpy as np
+from jaxtyping import PRNGKeyArray
 
 from phalanx.agents.targets import gae
 from phalanx.analysis.metrics import explained_variance
 from phalanx.analysis.probe import regression_ceiling
 from phalanx.analysis.statistics import paired_difference, summary
+from phalanx.envs.base import Environment
 from phalanx.runtime.compile_cache import use_compile_cache
 from phalanx.runtime.config import RunConfig
+from phalanx.runtime.decide import Committee
 from phalanx.runtime.evaluate import TUNED, evaluate, load_committee
 from phalanx.runtime.rollout import collect, init_world
 from phalanx.runtime.store import run_folders
@@ -32,6 +35,16 @@ from phalanx.runtime.train import learner_config, train
 RIVALS = ("always-allow", "always-block", "random", TUNED)
 
 
+@eqx.filter_jit
+def _roll(
+    env: Environment, committee: Committee, key: PRNGKeyArray, learner: LearnerConfig, steps: int
+) -> Rollout:
+    key_world, key_steps = jax.random.split(key)
+    memory = learner.network.memory_size
+    world = init_world(env, committee, learner.n_envs, memory, key_world, stagger=learner.stagger)
+    return collect(env, committee, world, key_steps, steps=steps)[1]
+
+
 def critic(run: Path, steps: int = 512) -> list[dict[str, float | None]]:
     """Explained variance of the returns in fresh episodes: the critic's, and the ceiling of a regression."""
     found = []
@@ -39,18 +52,11 @@ def critic(run: Path, steps: int = 512) -> list[dict[str, float | None]]:
         config = RunConfig.of(folder.config())
         learner, env = learner_config(config), build_task(config).learn
         committee, _ = load_committee(folder, config, env)
-        key_world, key_roll = jax.random.split(jax.random.key(10_000 + config.seed))
-
-        @eqx.filter_jit
-        def roll(env, committee, learner=learner, key_world=key_world, key_roll=key_roll):  # noqa: ANN001, ANN202
-            memory = learner.network.memory_size
-            world = init_world(env, committee, learner.n_envs, memory, key_world, stagger=learner.stagger)
-            return collect(env, committee, world, key_roll, steps=steps)[1]
-
-        rollout = roll(env, committee)
+        rollout = _roll(env, committee, jax.random.key(10_000 + config.seed), learner, steps)
+        values = rollout.value[:, 0]
         targets = gae(
             rollout.reward,
-            rollout.value[:, 0],
+            values,
             rollout.next_value[:, 0],
             rollout.terminated,
             rollout.truncated,
@@ -58,12 +64,11 @@ def critic(run: Path, steps: int = 512) -> list[dict[str, float | None]]:
             lam=config.lam,
         ).value_targets
         kept = slice(0, steps - 100)  # the last returns rest on the bootstrap more than on rewards
-        returns = np.asarray(targets)[kept]
-        values = np.asarray(rollout.value[:, 0])[kept]
-        inputs = np.asarray(rollout.vectors)[kept]
+        returns, inputs = np.asarray(targets)[kept], np.asarray(rollout.vectors)[kept]
         groups = np.broadcast_to(np.arange(returns.shape[1]), returns.shape)
         ceiling = regression_ceiling(inputs.reshape(-1, inputs.shape[-1]), returns.ravel(), groups.ravel())
-        found.append({"critic": explained_variance(values.ravel(), returns.ravel()), "regression": ceiling})
+        own = explained_variance(np.asarray(values)[kept].ravel(), returns.ravel())
+        found.append({"critic": own, "regression": ceiling})
     return found
 
 
