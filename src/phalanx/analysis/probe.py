@@ -53,7 +53,7 @@ class Probe:
         threads: used for prediction.
     """
 
-    codes: tuple[Float[np.ndarray, " id"], ...]
+    codes: tuple[Float[np.ndarray, " _"], ...]
     model: Any
     threads: int = 1
 
