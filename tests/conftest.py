@@ -20,7 +20,8 @@ settings.register_profile(
     "phalanx",
     deadline=None,  # the first example of a jitted function compiles
     max_examples=int(os.environ.get("PHALANX_EXAMPLES", "25")),
-    derandomize="PHALANX_EXAMPLES" not in os.environ,  # a check repeats itself; asking for more examples looks anew
+    derandomize="PHALANX_EXAMPLES"
+    not in os.environ,  # a check repeats itself; asking for more examples looks anew
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
     print_blob=True,
 )

@@ -4,7 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from phalanx.agents.normalizer import (
@@ -127,7 +127,7 @@ def test_popart_preserves_the_value_when_its_statistics_jump(
     weight_after, bias_after = rescale_head(weight, bias, old, new)
     before = np.asarray(denormalize(old, features @ weight + bias), np.float64)
     after = np.asarray(denormalize(new, features @ weight_after + bias_after), np.float64)
-    assert float(new.mean) != float(old.mean)
+    assume(float(new.mean) != float(old.mean) or float(scale(new)) != float(scale(old)))
     tolerance = 1e-5 * np.maximum(np.abs(before), max(float(scale(old)), float(scale(new))))
     assert (np.abs(after - before) <= tolerance).all()
 
