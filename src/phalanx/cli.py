@@ -66,7 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     with _terminable():
         try:
-            return _run(list(sys.argv[1:] if arguments is None else arguments))
+            code = _run(list(sys.argv[1:] if arguments is None else arguments))
+            sys.stdout.flush()  # here, not when the interpreter ends: a reader that has gone is met below
+            return code
         except PhalanxError as error:
             print(f"phalanx: error: {' '.join(str(error).split())}", file=sys.stderr)
             return error.exit_code
