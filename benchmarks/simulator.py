@@ -8,7 +8,6 @@ inputs does (cross-validated, whole environments held out)?
 """
 
 import argparse
-import dataclasses
 import json
 import tempfile
 from pathlib import Path
@@ -27,7 +26,8 @@ from phalanx.runtime.compile_cache import use_compile_cache
 from phalanx.runtime.config import RunConfig
 from phalanx.runtime.decide import Committee
 from phalanx.runtime.evaluate import TUNED, evaluate, load_committee
-from phalanx.runtime.rollout import collect, init_world
+from phalanx.runtime.learner import LearnerConfig
+from phalanx.runtime.rollout import Rollout, collect, init_world
 from phalanx.runtime.store import run_folders
 from phalanx.runtime.task import build_task
 from phalanx.runtime.train import learner_config, train
@@ -88,14 +88,11 @@ def main() -> None:
         print(train(RunConfig(iterations=arguments.iterations, seeds=arguments.seeds, out=run)))
     evaluate(run, episodes=arguments.episodes)
     rows = [folder.read_eval() or {} for folder in run_folders(run)]
+    first = run_folders(run)[0].config()
     result: dict[str, object] = {
-        "settings": {
-            **dataclasses.asdict(RunConfig()),
-            "seeds": len(rows),
-            "data": [],
-            "features": [],
-            "views": [],
-        },
+        "command": f"python benchmarks/simulator.py --seeds {len(rows)} --iterations {first['iterations']}",
+        "settings": first,
+        "episodes": arguments.episodes,
         "committee": {
             m: summary([row[m] for row in rows]) for m in ("damage_prevented", "availability", "f1", "pr_auc")
         },

@@ -41,7 +41,7 @@ class PPOConfig:
         clip: of the probability ratio.
         value_coef: weight of the value loss (the factor 1/2 of other texts belongs in here).
         entropy_coef: weight of the entropy bonus.
-        max_grad_norm: gradients are clipped to this norm, per member.
+        max_grad_norm: gradients are clipped to this norm, of actor and critic apart, per member.
     """
 
     epochs: int = 4
@@ -238,8 +238,11 @@ def update(
         return (jax.tree.map(jnp.add, networks, updates), opt_state), report
 
     def shuffled(key: PRNGKeyArray) -> Array:
-        order = jax.random.permutation(key, n_envs)[: minibatches * per_batch]
-        return order.reshape(minibatches, per_batch)
+        order = jax.random.permutation(key, n_envs)
+        order = order[
+            jnp.argsort(batch.applied[order], stable=True)
+        ]  # shadow environments first, each kind shuffled,
+        return order[: minibatches * per_batch].reshape(per_batch, minibatches).T  # and dealt out like cards
 
     lanes = jax.vmap(shuffled)(jax.random.split(key, config.epochs)).reshape(-1, per_batch)
     (networks, opt_state), reports = jax.lax.scan(step, (networks, opt_state), lanes)

@@ -138,7 +138,7 @@ class RunConfig:
     entropy_coef: float | None = None
     """Weight of the entropy bonus; 0.05 in the simulator and 0.2 on recorded events unless given."""
     max_grad_norm: float = 0.5
-    """Largest norm of a member's gradient."""
+    """Largest norm of a member's gradient, of actor and critic apart."""
     eval_every: int = 10
     """Iterations between validations."""
     checkpoint_every: int = 5

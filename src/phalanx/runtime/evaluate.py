@@ -50,6 +50,8 @@ __all__ = ["TUNED", "Yardstick", "evaluate", "load_committee"]
 
 _TRAIN_STREAM, _VALIDATION_STREAM, _TEST_STREAM = 0, 1, 2
 _PROBE_ROWS = 200_000
+_PROBE_EPISODES = 400  # about as many simulated events
+_TEST_LANES = 128  # places on recorded rows that start with blank memory, as many as in validation
 _WATCH, _PLAY = 0, 1  # keys of the watched events and of the played episodes
 _LATENCY_CALLS = 300
 TUNED = "tuned threshold classifier"
@@ -90,6 +92,11 @@ def evaluate(
             results.append(
                 _evaluate_one(config, committee, point, part, yardstick, key, episodes, positive, notes)
             )
+        results[-1] |= {
+            "data": None if data is None else str(data),
+            "episodes": episodes,
+            "seed": seed,
+        }
         folder.write_eval(results[-1])
     if len(results) == 1:
         return results[0]
@@ -165,11 +172,13 @@ def _yardstick(
             committee,
             jax.random.fold_in(own, _WATCH),
             config.network.memory_size,
-            n_lanes=episodes,
+            n_lanes=max(episodes, _PROBE_EPISODES),
         )
         for each, own in zip((task.train, task.validation), _streams(key)[:2], strict=True)
     )
-    classifier = fit_classifier(train, validation, config.split_seed or config.seed)
+    classifier = fit_classifier(
+        train, validation, config.seed if config.split_seed is None else config.split_seed
+    )
     env = task.validation.act
     if env is None:
         return Yardstick(classifier)
@@ -193,7 +202,8 @@ def _evaluate_one(
     threshold = float("inf") if point["threshold"] is None else float(point["threshold"])
     memory = config.network.memory_size
     own = jax.random.fold_in(_streams(key)[2], _WATCH)
-    test = watch(part.watch, committee, own, memory, n_lanes=episodes)
+    places = _TEST_LANES if isinstance(part.watch, StreamEnv) else episodes
+    test = watch(part.watch, committee, own, memory, n_lanes=places)
     votes = ballot(test, threshold)
     result = _detected(config, test, votes, verdicts(votes, committee.f), point, positive, notes)
     result["latency_ms"] = _latency(committee, part.watch, threshold, memory)

@@ -18,7 +18,7 @@ from jaxtyping import PRNGKeyArray
 
 from phalanx.analysis.metrics import best_threshold, detection_metrics
 from phalanx.envs.original import OriginalEnv
-from phalanx.errors import DataError
+from phalanx.errors import DataError, UsageError
 from phalanx.runtime.config import RunConfig
 from phalanx.runtime.learner import LearnerConfig, TrainState, init_train_state, iterate
 from phalanx.runtime.original import OriginalState, check_original, init_originals, originals_step
@@ -35,10 +35,8 @@ State = TypeVar("State")
 _LOG = logging.getLogger("phalanx")
 _VALIDATION_ROWS = 32_768  # recorded events, from as many places as there are lanes
 _VALIDATION_EPISODES, _VALIDATION_LANES = 32, 128
-_TRAINING_STREAM, _VALIDATION_STREAM = (
-    0,
-    1,
-)  # all draws are from streams apart: 0 training, 1 validation, 2 test
+_FREE_ON_RESUME = ("iterations", "eval_every", "checkpoint_every", "out", "cell")
+_TRAINING_STREAM, _VALIDATION_STREAM = 0, 1  # all draws are from streams apart; 2 is evaluation's
 
 
 @dataclass(frozen=True)
@@ -157,6 +155,8 @@ def train(
         RunError: a run that cannot be resumed.
     """
     path = resume or config.out or _free_folder(config)
+    if resume is not None:
+        _check_resumable(config, RunConfig.of(RunFolder.open(path).config()))
     config = dataclasses.replace(config, out=path).resolved
     if config.is_original:
         check_original(config)
@@ -178,6 +178,25 @@ def _without_idle_memory(config: RunConfig, task: Task) -> RunConfig:
         return config
     _LOG.info("every process has one event: --cell none")
     return dataclasses.replace(config, cell="none")
+
+
+def _check_resumable(config: RunConfig, saved: RunConfig) -> None:
+    """Refuses to go on with other settings: another split, say, would make test rows of rows already learned from.
+
+    Raises:
+        UsageError: a setting differs that a run cannot change on its way.
+    """
+    given, before = config.resolved.to_dict(), saved.resolved.to_dict()
+    changed = [
+        f"{name} {given[name]!r} (was {before[name]!r})"
+        for name in before
+        if name not in _FREE_ON_RESUME and given[name] != before[name]
+    ]
+    if changed:
+        raise UsageError(
+            f"--resume: {', '.join(changed)}: a run goes on with its own settings, except "
+            f"{', '.join(_FREE_ON_RESUME)}. Train anew with --out for others"
+        )
 
 
 def _free_folder(config: RunConfig) -> Path:
