@@ -88,7 +88,7 @@ def main() -> None:
         print(train(RunConfig(iterations=arguments.iterations, seeds=arguments.seeds, out=run)))
     evaluate(run, episodes=arguments.episodes)
     rows = [folder.read_eval() or {} for folder in run_folders(run)]
-    first = run_folders(run)[0].config()
+    first = {name: value for name, value in run_folders(run)[0].config().items() if name != "out"}
     result: dict[str, object] = {
         "command": f"python benchmarks/simulator.py --seeds {len(rows)} --iterations {first['iterations']}",
         "settings": first,
