@@ -50,11 +50,13 @@ class Column:
 
 @dataclass(frozen=True)
 class ObservationSpec:
-    """What an environment shows: its columns and how many processes it can tell apart at a time."""
+    """What an environment shows: its columns, how many processes it can tell apart at a time, and how many numbers of
+    its core state it tells the critic in training (``Environment.core``)."""
 
     categorical: tuple[Column, ...]
     numeric: tuple[Column, ...]
     n_entities: int
+    n_core: int = 0
 
 
 class Observation(eqx.Module):

@@ -18,15 +18,16 @@ from phalanx.agents.network import (
     encode_events,
     event_vector,
     init_network,
-    policy_and_value,
+    policy_logits,
     sensor_mask,
+    state_value,
     unroll,
     vector_size,
 )
 from phalanx.errors import UsageError
 from phalanx.types import Column, Observation, ObservationSpec
 
-UNITS, HIDDEN = 3, 5
+UNITS, HIDDEN, CORE = 3, 5, 2
 SPEC = ObservationSpec(
     categorical=(Column("kind", size=4), Column("object_kind", "file", size=3)),
     numeric=(
@@ -43,7 +44,7 @@ SPEC = ObservationSpec(
 def network_of(cell: str, seed: int = 0) -> Network:
     """A member whose every parameter is random, so that none hides behind a zero."""
     config = NetworkConfig(hidden=HIDDEN, memory=UNITS, cell=cell)
-    fresh = init_network(jax.random.key(seed), vector_size(SPEC), config)
+    fresh = init_network(jax.random.key(seed), vector_size(SPEC), config, n_core=CORE)
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.5, leaf.shape), jnp.float32), fresh)
 
@@ -239,7 +240,8 @@ def test_a_member_sees_its_sensor_and_what_all_see(view: str) -> None:
     def opinion(vector: jax.Array) -> np.ndarray:
         encoding = encode_events(network, jnp.asarray(mask), vector)
         after = cell_step(network, encoding.gates, jnp.ones(UNITS))
-        logits, value = policy_and_value(network, encoding, after)
+        logits = policy_logits(network, encoding, after)
+        value = state_value(network, jnp.asarray(mask), vector, jnp.ones(CORE), after)
         return np.concatenate([logits, value[None]])
 
     for place in range(vector_size(SPEC)):
@@ -265,11 +267,13 @@ def test_unknown_views_and_cells_list_the_choices() -> None:
 @pytest.mark.parametrize("start", ["uniform", "allow"])
 def test_a_fresh_member_knows_nothing_and_its_critic_says_zero(cell: str, start: str) -> None:
     config = NetworkConfig(hidden=HIDDEN, memory=UNITS, cell=cell, start=start)
-    network = init_network(jax.random.key(0), vector_size(SPEC), config)
-    encoding = encode_events(network, sensor_mask(SPEC, "full"), event_vector(SPEC, observation(1, 50)))
-    logits, value = policy_and_value(network, encoding, jnp.ones((50, config.memory_size)))
-    np.testing.assert_array_equal(value, 0)
-    chances = np.asarray(jax.nn.softmax(logits))
+    network = init_network(jax.random.key(0), vector_size(SPEC), config, n_core=CORE)
+    mask, vectors = sensor_mask(SPEC, "full"), event_vector(SPEC, observation(1, 50))
+    memory = jnp.ones((50, config.memory_size))
+    np.testing.assert_array_equal(state_value(network, mask, vectors, jnp.ones((50, CORE)), memory), 0)
+    chances = np.asarray(
+        jax.nn.softmax(policy_logits(network, encode_events(network, mask, vectors), memory))
+    )
     if start == "uniform":
         np.testing.assert_allclose(chances, 0.25, atol=0.02)
     else:
@@ -289,9 +293,25 @@ def test_the_critic_sends_no_gradient_into_the_actor() -> None:
     def value(network: Network) -> jax.Array:
         encoding = encode_events(network, mask, vectors)
         memory = cell_step(network, encoding.gates, jnp.ones((9, UNITS)))
-        return policy_and_value(network, encoding, memory)[1].sum()
+        return state_value(network, mask, vectors, jnp.ones((9, CORE)), memory).sum()
 
     slopes = jax.grad(value)(network)
     for name in Network.__dataclass_fields__:
         moved = bool(np.abs(np.asarray(getattr(slopes, name))).max() > 0)
         assert moved == name.startswith("value_"), name
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm", "none"])
+def test_a_value_is_two_layers_over_event_core_and_memory(cell: str) -> None:
+    """In NumPy, in double precision; of an LSTM's memory only h is read."""
+    network, mask = network_of(cell), sensor_mask(SPEC, "file")
+    rng = np.random.default_rng(3)
+    vectors, core = rng.normal(size=(7, vector_size(SPEC))), rng.normal(size=(7, CORE))
+    memory = rng.normal(size=(7, {"gru": UNITS, "lstm": 2 * UNITS, "none": 0}[cell]))
+    own = {name: np.asarray(getattr(network, name), np.float64) for name in Network.__dataclass_fields__}
+    seen = (vectors * np.asarray(mask)) @ own["value_encoder"] + core @ own["value_core"]
+    joint = np.concatenate([np.maximum(seen + own["value_encoder_bias"], 0), memory[:, :UNITS]], axis=1)
+    hidden = np.maximum(joint @ own["value_hidden"] + own["value_hidden_bias"], 0)
+    expected = hidden @ own["value_weight"] + own["value_bias"]
+    inputs = (jnp.asarray(x, jnp.float32) for x in (vectors, core, memory))
+    np.testing.assert_allclose(state_value(network, mask, *inputs), expected, rtol=1e-4, atol=1e-5)

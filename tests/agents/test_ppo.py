@@ -13,11 +13,18 @@ from hypothesis import strategies as st
 
 from phalanx.agents import ppo
 from phalanx.agents.memory import MemoryReads
-from phalanx.agents.network import Network, NetworkConfig, encode_events, init_network, policy_and_value
+from phalanx.agents.network import (
+    Network,
+    NetworkConfig,
+    encode_events,
+    init_network,
+    policy_logits,
+    state_value,
+)
 from phalanx.agents.ppo import Batch, LossReport, PPOConfig, make_optimizer, ppo_loss, standardize, update
 from phalanx.errors import UsageError
 
-MEMBERS, T, E, INPUTS = 2, 5, 6, 4
+MEMBERS, T, E, INPUTS, CORE = 2, 5, 6, 4, 2
 
 
 def batch_of(seed: int, *, n_envs: int = E, members: int = MEMBERS, local: float = 0.0) -> Batch:
@@ -32,6 +39,7 @@ def batch_of(seed: int, *, n_envs: int = E, members: int = MEMBERS, local: float
 
     return Batch(
         vectors=jnp.asarray(np.repeat(place[..., None], INPUTS, -1), jnp.float32),
+        core=normal(T, n_envs, CORE),
         reads=MemoryReads(previous=blank, known=blank > 0, following=blank),
         initial=jnp.zeros((*shape, 0)),
         votes=jnp.asarray(rng.integers(0, 4, shape), jnp.int32),
@@ -45,7 +53,7 @@ def batch_of(seed: int, *, n_envs: int = E, members: int = MEMBERS, local: float
 
 
 def member(seed: int) -> Network:
-    fresh = init_network(jax.random.key(seed), INPUTS, NetworkConfig(hidden=3, cell="none"))
+    fresh = init_network(jax.random.key(seed), INPUTS, NetworkConfig(hidden=3, cell="none"), n_core=CORE)
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.4, leaf.shape), jnp.float32), fresh)
 
@@ -73,9 +81,9 @@ def test_the_loss_is_the_sum_of_its_terms(local: float, shadow: int) -> None:
     loss, report = ppo_loss(network, mask, batch, config)
 
     encoding = encode_events(network, mask, batch.vectors)
-    logits, emitted = (
-        np.asarray(x, np.float64) for x in policy_and_value(network, encoding, jnp.zeros((T, E, 0)))
-    )
+    blank = jnp.zeros((T, E, 0))
+    logits = np.asarray(policy_logits(network, encoding, blank), np.float64)
+    emitted = np.asarray(state_value(network, mask, batch.vectors, batch.core, blank), np.float64)
     policy = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     chosen = np.take_along_axis(policy, np.asarray(batch.votes)[..., None], -1)[..., 0]
     rho = chosen / np.exp(np.asarray(batch.log_prob, np.float64))

@@ -54,7 +54,7 @@ def _run(env: Environment, starts: Any, verdicts: Any, keys: Any) -> tuple[Obser
 
     def body(state: Any, at: Any) -> Any:
         verdict, key = at
-        state, step = jax.vmap(auto_reset_step, (None, 0, 0, 0))(env, state, verdict, key)
+        state, step, _ = jax.vmap(auto_reset_step, (None, 0, 0, 0))(env, state, verdict, key)
         return state, step
 
     _, steps = jax.lax.scan(body, state, (verdicts, keys))
@@ -83,6 +83,9 @@ def _check_step(env: Environment, start: Any, verdict: Any, key: Any) -> None:
     assert form == [(x.shape, x.dtype) for x in jax.tree.leaves(after)]
     assert jax.tree.structure(state) == jax.tree.structure(after)
     assert leaves_equal(step.observation, step.final_observation), "step must not reset"
+    for core in (env.core(state), env.core(after)):
+        assert core.shape == (env.spec.n_core,) and core.dtype == np.float32
+        assert np.isfinite(np.asarray(core)).all()
 
 
 def _check_outcome(steps: TimeStep) -> None:

@@ -54,7 +54,7 @@ def _roll(
         key = jax.vmap(lambda k: jax.random.fold_in(k, index))(keys)
         u = jax.vmap(jax.random.uniform)(key)
         verdict = _answer(policy, state.event.campaign >= 0, u)
-        move = auto_reset_step if resets else (lambda e, s, v, k: e.step(s, v, k))
+        move = (lambda *a: auto_reset_step(*a)[:2]) if resets else (lambda e, s, v, k: e.step(s, v, k))
         after, time_step = jax.vmap(move, in_axes=(None, 0, 0, 0))(env, state, verdict, key)
         return after, (state, verdict, time_step)
 

@@ -21,10 +21,18 @@ __all__ = ["ForkingToy", "Rewarded", "committee_of", "settings"]
 
 
 class ForkingToy(ToyEnv):
-    """The toy in which process k > 0 is a child of process k - 1, whose memory it inherits if that one has acted."""
+    """The toy in which process k > 0 is a child of process k - 1, whose memory it inherits if that one has acted.
+
+    It tells the critic how many of its processes are marked and how long the episode has run.
+    """
 
     def __init__(self, episode_events: int = 32) -> None:
         super().__init__(episode_events=episode_events)
+        self.spec = dataclasses.replace(self.spec, n_core=2)
+
+    def core(self, state: ToyState) -> jax.Array:
+        marked = state.marked.mean(dtype=jnp.float32)
+        return jnp.stack([marked, state.time.astype(jnp.float32) / self.episode_events])
 
     def _observe(self, state: ToyState, key: jax.Array) -> Observation:
         seen = super()._observe(state, key)
@@ -57,6 +65,9 @@ class Rewarded(Environment):
 
     def reset(self, key: Any) -> tuple[ToyState, Observation]:
         return self.inner.reset(key)
+
+    def core(self, state: ToyState) -> jax.Array:
+        return self.inner.core(state)
 
     def pending(self, state: ToyState) -> Truth:
         return self.inner.pending(state)

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from runtime.committees import committee_of
-from toy import ToyEnv
+from runtime.committees import ForkingToy, committee_of
 
 from phalanx.agents.memory import init_memory, read
-from phalanx.agents.network import cell_step, encode_events, event_vector, policy_and_value
+from phalanx.agents.network import cell_step, encode_events, event_vector, policy_logits, state_value
 from phalanx.committee import decide
-from phalanx.runtime.decide import decide_events, settle, vote
+from phalanx.runtime.decide import appraise, decide_events, settle, vote
 
 
 def log_probs_of(seed: int, *shape: int) -> np.ndarray:
@@ -70,7 +69,7 @@ def test_settle_counts_only_the_votes_received() -> None:
 
 @pytest.mark.parametrize("cell", ["gru", "none"])
 def test_a_decision_is_each_member_s_own_opinion_put_to_the_vote(cell: str) -> None:
-    env, lanes = ToyEnv(), 3
+    env, lanes = ForkingToy(), 3
     committee = committee_of(env, cell=cell, views=("full", "process", "full", "full"))
     memory = {"gru": 4, "none": 0}[cell]
     rng = np.random.default_rng(0)
@@ -85,15 +84,18 @@ def test_a_decision_is_each_member_s_own_opinion_put_to_the_vote(cell: str) -> N
     after, decision, opinion = decide_events(committee, table, seen, jnp.int32(7), threshold=0.6)
 
     vectors, (memories, _) = event_vector(env.spec, seen), read(table, seen)
+    core = jnp.asarray(rng.normal(size=(lanes, env.spec.n_core)), jnp.float32)
+    values = appraise(committee, opinion, core)
     chances = np.zeros((4, lanes, 4))
     for m in range(4):
         own = jax.tree.map(lambda leaf, m=m: leaf[m], committee.networks)
         encoding = encode_events(own, committee.masks[m], vectors)
         memory_m = cell_step(own, encoding.gates, memories[m]) if memory else memories[m]
-        logits, emitted = policy_and_value(own, encoding, memory_m)
+        logits = policy_logits(own, encoding, memory_m)
+        emitted = state_value(own, committee.masks[m], vectors, core, memory_m)
         stats = jax.tree.map(lambda leaf, m=m: float(leaf[m]), committee.normalizers)
         expected = np.sqrt(stats.m2 / stats.count) * np.asarray(emitted) + stats.mean
-        np.testing.assert_allclose(opinion.value[m], expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(values[m], expected, rtol=1e-4, atol=1e-5)
         chances[m] = np.asarray(jax.nn.softmax(logits))
         np.testing.assert_allclose(np.exp(opinion.log_probs[m]), chances[m], atol=1e-6)
         if memory:

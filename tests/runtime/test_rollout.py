@@ -88,6 +88,7 @@ def _losses(committee: Committee, rollout: Rollout) -> LossReport:
     zeros = jnp.zeros(votes.shape)
     batch = Batch(
         vectors=rollout.vectors,
+        core=rollout.core,
         reads=rollout.reads,
         initial=rollout.initial,
         votes=votes,
@@ -99,9 +100,9 @@ def _losses(committee: Committee, rollout: Rollout) -> LossReport:
         targets=zeros,
     )
     axes = eqx.tree_at(
-        lambda b: (b.vectors, b.reads, b.local, b.applied),
+        lambda b: (b.vectors, b.core, b.reads, b.local, b.applied),
         jax.tree.map(lambda _: 0, batch),
-        replace=(None,) * 4,
+        replace=(None,) * 5,
     )
     loss = jax.vmap(lambda n, m, b: ppo_loss(n, m, b, PPOConfig())[1], in_axes=(0, 0, axes))
     return loss(committee.networks, committee.masks, batch)

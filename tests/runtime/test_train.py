@@ -1,5 +1,6 @@
 """Training runs: what they write, what they survive, and what they must not see."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from runtime.recorded import frame, small_run, write
 from phalanx.errors import DataError, RunError, UsageError
 from phalanx.runtime import train as training
 from phalanx.runtime.config import RunConfig
+from phalanx.runtime.evaluate import evaluate
 from phalanx.runtime.learner import iterate
 from phalanx.runtime.progress import Progress
 from phalanx.runtime.store import RunFolder
@@ -225,6 +227,39 @@ def test_a_kill_loses_at_most_what_followed_the_last_checkpoint(straight: Straig
     train(RunConfig.of(folder.config()), resume=out)
     assert untimed(folder.read_metrics()) == untimed(straight.folder.read_metrics())
     assert checkpoint(folder) == checkpoint(straight.folder)
+
+
+def test_a_kill_between_the_folders_of_the_seeds_is_resumed(data: Path, tmp_path: Path) -> None:
+    """The parent is there and one seed of two."""
+    config = small_run(data, seeds=2, iterations=2)
+    train(dataclasses.replace(config, out=tmp_path / "whole"))
+    saved = dataclasses.replace(config, out=tmp_path / "killed").resolved
+    RunFolder.create(tmp_path / "killed", saved.to_dict())
+    own = dataclasses.replace(saved, seeds=1, out=tmp_path / "killed" / "seed-0")
+    RunFolder.create(tmp_path / "killed" / "seed-0", own.to_dict())
+    train(saved, resume=tmp_path / "killed")
+    for index in range(2):
+        whole, resumed = (
+            RunFolder.open(tmp_path / name).seed_path(index) / "metrics.jsonl" for name in ("whole", "killed")
+        )
+        assert untimed(list(map(json.loads, whole.read_text().splitlines()))) == untimed(
+            list(map(json.loads, resumed.read_text().splitlines()))
+        )
+
+
+def test_a_run_s_data_must_be_what_it_was(tmp_path: Path) -> None:
+    """Other rows in the file would be split anew: rows already learned from would be called test rows."""
+    data = write(tmp_path / "events.parquet", frame())
+    config = small_run(data, iterations=2, out=tmp_path / "run")
+    train(config)
+    assert list(RunFolder.open(tmp_path / "run").read_data()) == [str(data)]
+    later = write(tmp_path / "later.parquet", frame(1))
+    write(data, frame(2))
+    for refused in (lambda: evaluate(tmp_path / "run"), lambda: train(config, resume=tmp_path / "run")):
+        with pytest.raises(RunError, match=r"events.parquet: not the data that the run was trained on"):
+            refused()
+    result = evaluate(tmp_path / "run", data=later, episodes=2)
+    assert any("no baselines" in note and "SHA-256 differs" in note for note in result["notes"])
 
 
 def test_training_validation_and_test_draw_from_keys_of_their_own(data: Path) -> None:

@@ -1,7 +1,10 @@
 """One member's network: encoder, recurrent cell and policy head of the actor; encoder and head of the critic.
 
 The critic reads the actor's memory but sends no gradient into it: the squared error of heavy-tailed returns would drown
-the policy's gradient in any layer that both train.
+the policy's gradient in any layer that both train. It also reads what the environment tells it of its core state
+(``Environment.core``): returns depend on campaigns that no single event shows, and a critic is needed in training only.
+A value of history and state together leaves the policy's gradient unbiased (Baisero and Amato, "Unbiased asymmetric
+reinforcement learning under partial observability", 2105.11674, section 4).
 
 Parameters are a plain module of arrays; a committee holds them stacked along a leading member axis and applies the
 functions below under ``vmap``. What depends on one event only is computed for all events at once; what depends on the
@@ -29,8 +32,9 @@ __all__ = [
     "encode_events",
     "event_vector",
     "init_network",
-    "policy_and_value",
+    "policy_logits",
     "sensor_mask",
+    "state_value",
     "unroll",
     "vector_size",
 ]
@@ -83,6 +87,7 @@ class Network(eqx.Module):
     policy_weight: Float[Array, "*member hidden verdict"]
     policy_bias: Float[Array, "*member verdict"]
     value_encoder: Float[Array, "*member input hidden"]
+    value_core: Float[Array, "*member core hidden"]
     value_encoder_bias: Float[Array, "*member hidden"]
     value_hidden: Float[Array, "*member joint hidden"]
     value_hidden_bias: Float[Array, "*member hidden"]
@@ -134,7 +139,7 @@ def _weights(key: PRNGKeyArray, shape: tuple[int, int], gain: float = 1.0) -> Ar
 
 
 def init_network(
-    key: PRNGKeyArray, n_inputs: int, config: NetworkConfig, n_columns: int | None = None
+    key: PRNGKeyArray, n_inputs: int, config: NetworkConfig, n_columns: int | None = None, n_core: int = 0
 ) -> Network:
     """A fresh member.
 
@@ -144,12 +149,14 @@ def init_network(
         config: sizes.
         n_columns: columns of the observation. Of the event vector only so many places are not zero, and the encoders'
             weights are scaled for them; all places unless given.
+        n_core: numbers of the core state that the critic reads.
 
     The value head starts at zero, so that the first rollout's values do not depend on the scale of the reward.
     """
     gates = _GATES[config.cell] * config.memory
     joint = config.hidden + (config.memory if gates else 0)
     keys = jax.random.split(key, 7)
+    key_core = jax.random.fold_in(key, 7)
     root2 = 2.0**0.5
     gate_bias = jnp.zeros(gates, jnp.float32)
     if config.cell == "lstm":  # forget gate open at first (Jozefowicz et al., 2015)
@@ -168,6 +175,7 @@ def init_network(
         policy_weight=_weights(keys[4], (config.hidden, N_VERDICTS), 0.01),
         policy_bias=jnp.zeros(N_VERDICTS, jnp.float32).at[Verdict.ALLOW].set(allow),
         value_encoder=_weights(keys[6], (n_inputs, config.hidden), sparse),
+        value_core=_weights(key_core, (max(n_core, 1), config.hidden), root2)[:n_core],
         value_encoder_bias=zeros,
         value_hidden=_weights(keys[5], (joint, config.hidden), root2),
         value_hidden_bias=zeros,
@@ -188,25 +196,22 @@ class Encoding(NamedTuple):
     """What depends on the event alone.
 
     Attributes:
-        actor, critic: encodings of the event.
-        gates: the actor encoding's share of the cell's gates.
+        actor: encoding of the event.
+        gates: its share of the cell's gates.
     """
 
     actor: Float[Array, "*batch hidden"]
-    critic: Float[Array, "*batch hidden"]
     gates: Float[Array, "*batch gates"]
 
 
 def encode_events(
     network: Network, mask: Float[Array, " input"], vectors: Float[Array, "*batch input"]
 ) -> Encoding:
-    """Encodes events, all at once."""
-    seen = mask[:, None]
-    actor = jax.nn.relu(_affine(vectors, network.encoder_weight * seen, network.encoder_bias))
-    critic = jax.nn.relu(_affine(vectors, network.value_encoder * seen, network.value_encoder_bias))
+    """Encodes events for the actor, all at once."""
+    actor = jax.nn.relu(_affine(vectors, network.encoder_weight * mask[:, None], network.encoder_bias))
     if network.input_gates.shape[-1] == 0:
-        return Encoding(actor, critic, jnp.zeros((*actor.shape[:-1], 0), actor.dtype))
-    return Encoding(actor, critic, _affine(actor, network.input_gates, network.gate_bias))
+        return Encoding(actor, jnp.zeros((*actor.shape[:-1], 0), actor.dtype))
+    return Encoding(actor, _affine(actor, network.input_gates, network.gate_bias))
 
 
 def cell_step(
@@ -239,18 +244,43 @@ def _cell(
     return jnp.concatenate([jax.nn.sigmoid(o) * jnp.tanh(cell), cell], axis=-1)
 
 
-def policy_and_value(
+def policy_logits(
     network: Network, encoding: Encoding, memory: Float[Array, "*batch memory"]
-) -> tuple[Float[Array, "*batch verdict"], Float[Array, "*batch"]]:
-    """Logits over verdicts and the emitted (normalised) value, after the memory has taken the event in."""
-    units = network.policy_hidden.shape[0] - encoding.actor.shape[-1]
-    memory = memory[..., :units]
-    actor = jnp.concatenate([encoding.actor, memory], axis=-1)
-    actor = jax.nn.relu(_affine(actor, network.policy_hidden, network.policy_hidden_bias))
-    critic = jnp.concatenate([encoding.critic, jax.lax.stop_gradient(memory)], axis=-1)
-    critic = jax.nn.relu(_affine(critic, network.value_hidden, network.value_hidden_bias))
-    values = _affine(critic, network.value_weight[:, None], network.value_bias)[..., 0]
-    return _affine(actor, network.policy_weight, network.policy_bias), values
+) -> Float[Array, "*batch verdict"]:
+    """Logits over verdicts, after the memory has taken the event in."""
+    joint = _with_memory(network.policy_hidden, encoding.actor, memory)
+    actor = jax.nn.relu(_affine(joint, network.policy_hidden, network.policy_hidden_bias))
+    return _affine(actor, network.policy_weight, network.policy_bias)
+
+
+def state_value(
+    network: Network,
+    mask: Float[Array, " input"],
+    vectors: Float[Array, "*batch input"],
+    core: Float[Array, "*batch core"],
+    memory: Float[Array, "*batch memory"],
+) -> Float[Array, "*batch"]:
+    """The emitted (normalised) value of events, after the memory has taken them in.
+
+    Args:
+        network: of one member.
+        mask: its sensor view.
+        vectors: event vectors.
+        core: what the environment tells of its core state.
+        memory: memories after the events; no gradient flows into them.
+    """
+    seen = _affine(vectors, network.value_encoder * mask[:, None], network.value_encoder_bias)
+    if core.shape[-1]:
+        seen = seen + _affine(core, network.value_core, 0.0)
+    joint = _with_memory(network.value_hidden, jax.nn.relu(seen), jax.lax.stop_gradient(memory))
+    critic = jax.nn.relu(_affine(joint, network.value_hidden, network.value_hidden_bias))
+    return _affine(critic, network.value_weight[:, None], network.value_bias)[..., 0]
+
+
+def _with_memory(weight: Array, encoding: Array, memory: Array) -> Float[Array, "*batch joint"]:
+    """The encoding beside the units of the memory that a layer reads: h of an LSTM, not c."""
+    units = weight.shape[0] - encoding.shape[-1]
+    return jnp.concatenate([encoding, memory[..., :units]], axis=-1)
 
 
 def unroll(

@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from phalanx.agents.memory import MemoryReads
-from phalanx.agents.network import Network, encode_events, policy_and_value, unroll
+from phalanx.agents.network import Network, encode_events, policy_logits, state_value, unroll
 from phalanx.errors import UsageError
 
 __all__ = [
@@ -65,6 +65,7 @@ class Batch(eqx.Module):
 
     Attributes:
         vectors: event vectors.
+        core: what the critic knows of the environments' core states.
         reads: where each event's memory came from.
         initial: memories at the rollout's start, for the events that read them.
         votes: what each member voted.
@@ -78,6 +79,7 @@ class Batch(eqx.Module):
     """
 
     vectors: Float[Array, "time env input"]
+    core: Float[Array, "time env core"]
     reads: MemoryReads
     initial: Float[Array, "member time env memory"]
     votes: Int[Array, "member time env"]
@@ -159,8 +161,8 @@ def ppo_loss(
     """
     encoding = encode_events(network, mask, batch.vectors)
     memories = unroll(network, encoding.gates, batch.reads, batch.initial)
-    logits, emitted = policy_and_value(network, encoding, memories)
-    log_probs = jax.nn.log_softmax(logits)
+    emitted = state_value(network, mask, batch.vectors, batch.core, memories)
+    log_probs = jax.nn.log_softmax(policy_logits(network, encoding, memories))
     log_prob = jnp.take_along_axis(log_probs, batch.votes[..., None], axis=-1)[..., 0]
     log_ratio = log_prob - batch.log_prob
     ratio = jnp.exp(log_ratio)
@@ -188,6 +190,7 @@ def _select(batch: Batch, lanes: Int[Array, " lane"]) -> Batch:
     """The batch restricted to some environments."""
     return Batch(
         vectors=batch.vectors[:, lanes],
+        core=batch.core[:, lanes],
         reads=jax.tree.map(lambda leaf: leaf[:, lanes], batch.reads),
         initial=batch.initial[:, :, lanes],
         votes=batch.votes[:, :, lanes],
@@ -219,9 +222,9 @@ def update(
     minibatches = min(config.minibatches, n_envs)
     per_batch = n_envs // minibatches
     member_axes = eqx.tree_at(
-        lambda part: (part.vectors, part.reads, part.local, part.applied),
+        lambda part: (part.vectors, part.core, part.reads, part.local, part.applied),
         jax.tree.map(lambda _: 0, batch),
-        replace=(None, None, None, None),
+        replace=(None,) * 5,
     )
     gradient = jax.vmap(
         jax.value_and_grad(lambda net, mask, part: ppo_loss(net, mask, part, config), has_aux=True),

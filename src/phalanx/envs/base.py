@@ -6,7 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from phalanx.types import Observation, ObservationSpec, Score, TimeStep, Truth
 
@@ -30,6 +30,13 @@ class Environment(eqx.Module):
     def pending(self, state: Any) -> Truth:
         """The truth of the event that waits for its verdict; for evaluators and oracles only."""
 
+    def core(self, state: Any) -> Float[Array, " core"]:
+        """What the core state tells the critic of the future: ``spec.n_core`` numbers of order 1, none by default.
+
+        Policies never see it: it holds truth, and it is read in training only.
+        """
+        return jnp.zeros(0, jnp.float32)
+
     @abc.abstractmethod
     def step(self, state: Any, verdict: Int[Array, ""], key: PRNGKeyArray) -> tuple[Any, TimeStep]:
         """Applies a verdict to the event shown last and shows the next one."""
@@ -37,11 +44,14 @@ class Environment(eqx.Module):
 
 def auto_reset_step(
     env: Environment, state: Any, verdict: Int[Array, ""], key: PRNGKeyArray
-) -> tuple[Any, TimeStep]:
+) -> tuple[Any, TimeStep, Any]:
     """Steps one environment and, where the episode ended, starts the next one.
 
     ``observation`` is then the new episode's first event; ``final_observation``, ``reward``, ``truth`` and ``score``
     belong to the episode that ended.
+
+    Returns:
+        The state to go on from, the time step, and the state that ``final_observation`` belongs to.
     """
     key_step, key_reset = jax.random.split(key)
     state, time_step = env.step(state, verdict, key_step)
@@ -52,7 +62,7 @@ def auto_reset_step(
 
     observation = pick(fresh_observation, time_step.observation)
     time_step = eqx.tree_at(lambda step: step.observation, time_step, observation)
-    return pick(fresh_state, state), time_step
+    return pick(fresh_state, state), time_step, state
 
 
 def empty_score() -> Score:

@@ -5,7 +5,7 @@ awake; a campaign's attempts have their own clock and random numbers (``sim_camp
 ``envs.response``; a quarantined process emits nothing and its silent time is charged at its own rate.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import equinox as eqx
 import jax
@@ -49,6 +49,7 @@ from phalanx.envs.sim_campaign import (
     remaining_damage,
     stop,
 )
+from phalanx.envs.sim_core import core_features, core_size
 from phalanx.envs.sim_event import N_BENIGN_DRAWS, Event, attack_event, benign_event
 from phalanx.envs.sim_world import World, free_slot, init_world, kill, spawn, work_rate
 from phalanx.errors import UsageError
@@ -150,7 +151,8 @@ class Simulator(Environment):
         self.offset = jnp.cumsum(needed) - needed
         self.encoder = catalogue_encoder()
         self.lookup = {name: self.encoder.category_lookup(name, raw) for name, raw in _VOCABULARY.items()}
-        self.spec = self.encoder.spec(self.config.n_hosts * self.config.slots_per_host, CONTEXT_COLUMNS)
+        spec = self.encoder.spec(self.config.n_hosts * self.config.slots_per_host, CONTEXT_COLUMNS)
+        self.spec = replace(spec, n_core=core_size(self.config.attack.most))
 
     @property
     def _unit_hz(self) -> float:
@@ -230,6 +232,27 @@ class Simulator(Environment):
         event = state.event
         return Truth((event.campaign >= 0).astype(jnp.int32), event.campaign, event.stage)
 
+    def core(self, state: SimulatorState) -> Float[Array, " core"]:
+        """What the critic is told: see ``sim_core.core_features``."""
+        event, campaigns = state.event, state.campaigns
+        rate = work_rate(state.world, self.tables)
+        return core_features(
+            world=state.world,
+            campaigns=campaigns,
+            response=state.response,
+            event=event,
+            worth=self.worth,
+            passed=self._passed(campaigns),
+            rate_hz=rate.astype(jnp.float32) * self._unit_hz,
+            damage=jnp.where(event.campaign >= 0, self._damage(campaigns, event), 0.0),
+            credit=self._credit(state),
+            ttl_s=self.config.response.quarantine_ttl_s,
+        )
+
+    def _passed(self, campaigns: Campaigns) -> Int[Array, " campaign"]:
+        """Successful events of each campaign so far."""
+        return self.offset[campaigns.stage] + campaigns.progress
+
     def _credit(self, state: SimulatorState) -> Float[Array, " verdict"]:
         """What each verdict is worth; a quarantine prevents the share of the campaign's footholds that it covers."""
         event, world, campaigns = state.event, state.world, state.campaigns
@@ -241,7 +264,7 @@ class Simulator(Environment):
         silence_s = jnp.minimum(self.config.response.quarantine_ttl_s, left_s)
         awake = world.alive & (world.campaign == c) & ~silent(state.response, event.time_s)
         reached = (inside & awake).sum(dtype=jnp.float32) / jnp.maximum(awake.sum(dtype=jnp.float32), 1.0)
-        passed = self.offset[campaigns.stage[c]] + campaigns.progress[c]
+        passed = self._passed(campaigns)[c]
         future = remaining_damage(
             self.config.attack,
             campaigns,

@@ -10,12 +10,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from phalanx.agents.memory import MemoryReads, MemoryTable, read, write
-from phalanx.agents.network import Network, cell_step, encode_events, event_vector, policy_and_value
+from phalanx.agents.network import (
+    Network,
+    cell_step,
+    encode_events,
+    event_vector,
+    policy_logits,
+    state_value,
+)
 from phalanx.agents.normalizer import NormalizerState, denormalize
 from phalanx.committee.voting import tally, verdict_of
 from phalanx.types import Decision, Observation, ObservationSpec, Verdict
 
-__all__ = ["Committee", "Opinion", "consult", "decide_events", "settle", "vote"]
+__all__ = ["Committee", "Opinion", "appraise", "consult", "decide_events", "settle", "vote"]
 
 
 class Committee(eqx.Module):
@@ -47,28 +54,41 @@ class Opinion(eqx.Module):
     Attributes:
         vector: the event vector.
         log_probs: log-probabilities of the four verdicts.
-        value: V in reward units.
+        memories: of the acting processes, with the event taken in.
         reads: where the memories came from.
     """
 
     vector: Float[Array, "env input"]
     log_probs: Float[Array, "member env verdict"]
-    value: Float[Array, "member env"]
+    memories: Float[Array, "member env memory"]
     reads: MemoryReads
 
 
-def consult(
-    committee: Committee, table: MemoryTable, observation: Observation
-) -> tuple[Opinion, Float[Array, "member env memory"]]:
-    """Every member's policy and value on one event per environment, and the memories after it."""
+def consult(committee: Committee, table: MemoryTable, observation: Observation) -> Opinion:
+    """Every member's policy on one event per environment."""
     vector = event_vector(committee.spec, observation)
     memories, reads = read(table, observation)
     encoding = jax.vmap(encode_events, in_axes=(0, 0, None))(committee.networks, committee.masks, vector)
     if memories.shape[-1]:
         memories = jax.vmap(cell_step)(committee.networks, encoding.gates, memories)
-    logits, emitted = jax.vmap(policy_and_value)(committee.networks, encoding, memories)
-    value = jax.vmap(denormalize)(committee.normalizers, emitted)
-    return Opinion(vector, jax.nn.log_softmax(logits), value, reads), memories
+    logits = jax.vmap(policy_logits)(committee.networks, encoding, memories)
+    return Opinion(vector, jax.nn.log_softmax(logits), memories, reads)
+
+
+def appraise(
+    committee: Committee, opinion: Opinion, core: Float[Array, "env core"]
+) -> Float[Array, "member env"]:
+    """Every member's V of the events, in reward units; in training only.
+
+    Args:
+        committee: whose critics.
+        opinion: on the events.
+        core: what the environments tell of their core states.
+    """
+    emitted = jax.vmap(state_value, in_axes=(0, 0, None, None, 0))(
+        committee.networks, committee.masks, opinion.vector, core, opinion.memories
+    )
+    return jax.vmap(denormalize)(committee.normalizers, emitted)
 
 
 def vote(
@@ -132,8 +152,8 @@ def decide_events(
         key: draws the votes from the policies (training); without it they are the likeliest or thresholded ones.
         threshold: operating point, see ``vote``.
     """
-    opinion, memories = consult(committee, table, observation)
-    table = write(table, observation.entity, memories, step)
+    opinion = consult(committee, table, observation)
+    table = write(table, observation.entity, opinion.memories, step)
     votes = vote(opinion.log_probs, key=key, threshold=threshold).T
     received = jnp.ones_like(votes, bool)
     score = 1.0 - jnp.exp(opinion.log_probs[..., Verdict.ALLOW]).mean(axis=0)

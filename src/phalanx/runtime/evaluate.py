@@ -37,6 +37,7 @@ from phalanx.runtime.baselines import (
 from phalanx.runtime.config import RunConfig
 from phalanx.runtime.decide import Committee, decide_events
 from phalanx.runtime.episodes import CommitteePolicy, Course, ThresholdPolicy, run_episodes
+from phalanx.runtime.fingerprint import check_unchanged
 from phalanx.runtime.learner import init_committee
 from phalanx.runtime.original import OriginalCommittee, init_original_state
 from phalanx.runtime.original_judge import judge, majority, original_latency, original_specs
@@ -79,7 +80,7 @@ def evaluate(
     folders = run_folders(run)
     first = RunConfig.of(folders[0].config())
     encoder = Encoder.from_dict(json.loads(folders[0].read_encoder()))
-    task, part, notes = _parts(first, encoder, data)
+    task, part, notes = _parts(first, encoder, folders[0].read_data(), data)
     key = jax.random.key(seed)
     results, yardstick = [], None
     for folder in folders:
@@ -105,14 +106,22 @@ def evaluate(
     return merged
 
 
-def _parts(config: RunConfig, encoder: Encoder, data: Path | None) -> tuple[Task | None, Part, list[str]]:
-    """The run's own task where its data can be read, the part to measure on, and what to say about them."""
+def _parts(
+    config: RunConfig, encoder: Encoder, known: Mapping[str, str], data: Path | None
+) -> tuple[Task | None, Part, list[str]]:
+    """The run's own task where its data is what it was, the part to measure on, and what to say about them."""
+
+    def own() -> Task:
+        if known:
+            check_unchanged(known, config.data)
+        return build_task(config, encoder)
+
     if data is None:
-        task = build_task(config, encoder)
+        task = own()
         return task, task.test, list(task.notes)
     part, notes = data_part(config, encoder, data)
     try:
-        return build_task(config, encoder), part, list(notes)
+        return own(), part, list(notes)
     except PhalanxError as error:
         return None, part, [*notes, f"no baselines: the run's own data cannot be read ({error})"]
 

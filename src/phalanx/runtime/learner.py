@@ -106,7 +106,7 @@ def init_committee(spec: ObservationSpec, config: LearnerConfig, key: PRNGKeyArr
     n_members = len(config.views)
     n_inputs, n_columns = vector_size(spec), len(spec.categorical) + len(spec.numeric)
     return Committee(
-        networks=jax.vmap(lambda k: init_network(k, n_inputs, config.network, n_columns))(
+        networks=jax.vmap(lambda k: init_network(k, n_inputs, config.network, n_columns, spec.n_core))(
             jax.random.split(key, n_members)
         ),
         masks=jnp.stack([sensor_mask(spec, view) for view in config.views]),
@@ -161,6 +161,7 @@ def iterate(
     log_probs = jnp.moveaxis(rollout.log_probs, 1, 0)
     batch = Batch(
         vectors=rollout.vectors,
+        core=rollout.core,
         reads=rollout.reads,
         initial=rollout.initial,
         votes=votes,

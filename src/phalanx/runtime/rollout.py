@@ -19,7 +19,7 @@ from phalanx.agents.memory import (
 )
 from phalanx.committee.voting import pivotal
 from phalanx.envs.base import Environment, auto_reset_step
-from phalanx.runtime.decide import Committee, consult, decide_events
+from phalanx.runtime.decide import Committee, appraise, consult, decide_events
 from phalanx.types import Observation, Score, Truth, Verdict
 
 __all__ = ["Rollout", "World", "collect", "init_world"]
@@ -45,7 +45,7 @@ class Rollout(eqx.Module):
     """What happened in T steps of E environments.
 
     Attributes:
-        vectors, reads, initial: what the members saw and remembered (see ``agents.ppo.Batch``).
+        vectors, core, reads, initial: what members saw, knew and remembered (see ``agents.ppo.Batch``).
         votes, log_probs: each member's vote and policy.
         value: V of each event, in reward units.
         next_value: V of the event that follows; of the old episode's final observation where the episode was cut.
@@ -57,6 +57,7 @@ class Rollout(eqx.Module):
     """
 
     vectors: Float[Array, "time env input"]
+    core: Float[Array, "time env core"]
     reads: MemoryReads
     initial: Float[Array, "member time env memory"]
     votes: Int[Array, "time env member"]
@@ -101,7 +102,7 @@ def init_world(
         state, observation = carry
         keys = jax.random.split(jax.random.fold_in(key_steps, t), n_envs)
         allow = jnp.zeros(n_envs, jnp.int32)
-        after, time_step = jax.vmap(auto_reset_step, in_axes=(None, 0, 0, 0))(env, state, allow, keys)
+        after, time_step, _ = jax.vmap(auto_reset_step, in_axes=(None, 0, 0, 0))(env, state, allow, keys)
 
         def pick(new: Array, old: Array) -> Array:
             return jax.vmap(lambda due, a, b: jnp.where(due, a, b))(t < ahead, new, old)
@@ -143,6 +144,7 @@ def collect(
         key_votes, key_env, key_dictator = jax.random.split(key, 3)
         source, entity = world.observation.source, world.observation.entity
         table, decision, opinion = decide_events(committee, world.table, world.observation, t, key=key_votes)
+        core = jax.vmap(env.core)(world.env_state)
         action = decision.action
         if dictator:
             chance, member = jax.random.uniform(key_dictator, (2, n_envs))
@@ -150,17 +152,21 @@ def collect(
             ruler = jnp.take_along_axis(decision.votes, member[:, None], axis=1)[:, 0]
             action = jnp.where(chance < DICTATOR_SHARE, ruler, action)
         applied = jnp.where(jnp.arange(n_envs) < n_shadow, int(Verdict.ALLOW), action)
-        env_state, time_step = jax.vmap(auto_reset_step, in_axes=(None, 0, 0, 0))(
+        env_state, time_step, final_state = jax.vmap(auto_reset_step, in_axes=(None, 0, 0, 0))(
             env, world.env_state, applied, jax.random.split(key_env, n_envs)
         )
-        cut_value = _value_of_cuts(committee, table, time_step.final_observation, time_step.truncated)
+        final_core = jax.vmap(env.core)(final_state)
+        cut_value = _value_of_cuts(
+            committee, table, time_step.final_observation, final_core, time_step.truncated
+        )
         episode_reward = world.episode_reward + time_step.reward
         record = {
             "vectors": opinion.vector,
+            "core": core,
             "reads": opinion.reads,
             "votes": decision.votes,
             "log_probs": opinion.log_probs,
-            "value": opinion.value,
+            "value": appraise(committee, opinion, core),
             "next_value": cut_value,
             "action": action,
             "pivotal": jax.vmap(lambda votes: pivotal(votes, received, committee.f))(decision.votes),
@@ -185,7 +191,9 @@ def collect(
     world = eqx.tree_at(lambda w: w.table, world, start_rollout(world.table))
     start = world.table
     world, record = jax.lax.scan(step, world, (jnp.arange(steps), jax.random.split(key, steps)))
-    last = consult(committee, world.table, world.observation)[0].value
+    last = appraise(
+        committee, consult(committee, world.table, world.observation), jax.vmap(env.core)(world.env_state)
+    )
     following = jnp.concatenate([record["value"][1:], last[None]])
     record["next_value"] = jnp.where(record["truncated"][:, None], record["next_value"], following)
     record["reads"] = link_reads(record["reads"], record.pop("own"))
@@ -195,12 +203,16 @@ def collect(
 
 
 def _value_of_cuts(
-    committee: Committee, table: MemoryTable, final: Observation, truncated: Bool[Array, " env"]
+    committee: Committee,
+    table: MemoryTable,
+    final: Observation,
+    core: Float[Array, "env core"],
+    truncated: Bool[Array, " env"],
 ) -> Float[Array, "member env"]:
     """V of the final observations, with the memory before the reset; computed only where an episode was cut."""
     shape = (committee.n_members, truncated.shape[0])
     return jax.lax.cond(
         truncated.any(),
-        lambda: consult(committee, table, final)[0].value,
+        lambda: appraise(committee, consult(committee, table, final), core),
         lambda: jnp.zeros(shape, jnp.float32),
     )

@@ -4,6 +4,7 @@
 
     config.json      all resolved values, and the version that wrote them
     encoder.json     how columns become ids and scaled numbers
+    data.json        SHA-256 of the files it learns from
     operating_point.json  threshold of the kept committee, from validation
     metrics.jsonl    one object an iteration
     checkpoints/     the newest two and the best
@@ -126,6 +127,19 @@ class RunFolder:
         if not path.is_file():
             raise RunError(f"{path}: missing. Restore it, or train anew")
         return path.read_text()
+
+    def write_data(self, fingerprints: Mapping[str, str]) -> None:
+        """Keeps the hashes of the run's data files as ``data.json`` (see ``runtime.fingerprint``)."""
+        write_json(self.path / "data.json", fingerprints)
+
+    def read_data(self) -> dict[str, str]:
+        """The hashes of the run's data files, none where it has none.
+
+        Raises:
+            RunError: where the file is damaged.
+        """
+        path = self.path / "data.json"
+        return _read_object(path, "Train anew") if path.exists() else {}
 
     def write_operating_point(self, point: Mapping[str, Any]) -> None:
         """Keeps where the best checkpoint's committee answers as ``operating_point.json``."""

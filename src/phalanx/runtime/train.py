@@ -20,6 +20,7 @@ from phalanx.analysis.metrics import best_threshold, detection_metrics
 from phalanx.envs.original import OriginalEnv
 from phalanx.errors import DataError, UsageError
 from phalanx.runtime.config import RunConfig
+from phalanx.runtime.fingerprint import check_unchanged, fingerprints
 from phalanx.runtime.learner import LearnerConfig, TrainState, init_train_state, iterate
 from phalanx.runtime.original import OriginalState, check_original, init_originals, originals_step
 from phalanx.runtime.original_judge import validate_original
@@ -155,9 +156,18 @@ def train(
         RunError: a run that cannot be resumed.
     """
     path = resume or config.out or _free_folder(config)
+    config = dataclasses.replace(
+        config,
+        out=path,
+        data=tuple(source.absolute() for source in config.data),
+        map=None if config.map is None else config.map.absolute(),
+    )
     if resume is not None:
-        _check_resumable(config, RunConfig.of(RunFolder.open(path).config()))
-    config = dataclasses.replace(config, out=path).resolved
+        parent = RunFolder.open(path)
+        _check_resumable(config, RunConfig.of(parent.config()))
+        if parent.read_data():
+            check_unchanged(parent.read_data(), config.data)
+    config = config.resolved
     if config.is_original:
         check_original(config)
     task = build_task(config)
@@ -216,7 +226,13 @@ def _folders(config: RunConfig, path: Path, task: Task, resume: bool) -> list[Ru
         folders = []
         for index in range(config.seeds):
             own = dataclasses.replace(config, seed=config.seed + index, seeds=1, out=parent.seed_path(index))
-            folders.append(RunFolder.create(parent.seed_path(index), own.to_dict(), resume=resume))
+            there = (
+                resume and (parent.seed_path(index) / "config.json").exists()
+            )  # a kill may have come before it
+            folders.append(RunFolder.create(parent.seed_path(index), own.to_dict(), resume=there))
+    known = fingerprints(config.data)
+    for folder in {parent, *folders}:
+        folder.write_data(known)
     for folder in folders:
         folder.write_encoder(json.dumps(task.encoder.to_dict()))
     return folders

@@ -140,8 +140,8 @@ def _watch_chunk(
 ) -> tuple[Any, Any]:
     def step(carry: tuple[Any, Any, MemoryTable, Array], t: Array) -> tuple[Any, Any]:
         state, observation, table, alive = carry
-        opinion, memories = consult(committee, table, observation)
-        table = write(table, observation.entity, memories, t)
+        opinion = consult(committee, table, observation)
+        table = write(table, observation.entity, opinion.memories, t)
         keys = jax.random.split(jax.random.fold_in(key, begin + t), alive.shape[0])
         verdict = jnp.full(alive.shape, allow, jnp.int32)
         scored = alive if not isinstance(env, StreamEnv) else alive & jax.vmap(env.scored)(state)
