@@ -3,8 +3,8 @@
     python benchmarks/simulator.py [--seeds 5] [--iterations 60] [--out benchmarks/results/simulator.json]
 
 Two questions: does the committee prevent more damage than always-allow, always-block, random and the tuned threshold
-classifier at equal availability; and does the critic explain as much of the returns as gradient boosting on the same
-inputs does (cross-validated, whole environments held out)?
+classifier at equal availability; and does the critic explain as much of the returns as a regression of the same inputs
+does (the better of ridge and gradient boosting, cross-validated, whole environments held out)?
 """
 
 import argparse
@@ -15,9 +15,10 @@ from pathlib import Path
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
-from phalanx.agents.targets import gae
+from phalanx.agents.network import encode_events, unroll
+from phalanx.agents.targets import gae, monte_carlo
 from phalanx.analysis.metrics import explained_variance
 from phalanx.analysis.probe import regression_ceiling
 from phalanx.analysis.statistics import paired_difference, summary
@@ -25,8 +26,8 @@ from phalanx.envs.base import Environment
 from phalanx.runtime.compile_cache import use_compile_cache
 from phalanx.runtime.config import RunConfig
 from phalanx.runtime.decide import Committee
-from phalanx.runtime.evaluate import TUNED, evaluate, load_committee
-from phalanx.runtime.learner import LearnerConfig
+from phalanx.runtime.evaluate import TUNED, evaluate
+from phalanx.runtime.learner import LearnerConfig, init_train_state
 from phalanx.runtime.rollout import Rollout, collect, init_world
 from phalanx.runtime.store import run_folders
 from phalanx.runtime.task import build_task
@@ -35,40 +36,57 @@ from phalanx.runtime.train import learner_config, train
 RIVALS = ("always-allow", "always-block", "random", TUNED)
 
 
+FRESH_ENVS, FRESH_STEPS, SETTLE, TAIL = 192, 384, 512, 128
+
+
 @eqx.filter_jit
 def _roll(
-    env: Environment, committee: Committee, key: PRNGKeyArray, learner: LearnerConfig, steps: int
-) -> Rollout:
-    key_world, key_steps = jax.random.split(key)
+    env: Environment, committee: Committee, key: PRNGKeyArray, learner: LearnerConfig
+) -> tuple[Rollout, Array]:
+    """What a trained committee meets in fresh environments, and the first member's memories after each event.
+
+    The first episodes are left out: they begin with up to a whole episode of events that nobody answered, which a
+    committee in training does not meet any more.
+    """
+    key_world, key_settle, key_steps = jax.random.split(key, 3)
     memory = learner.network.memory_size
-    world = init_world(env, committee, learner.n_envs, memory, key_world, stagger=learner.stagger)
-    return collect(env, committee, world, key_steps, steps=steps)[1]
+    world = init_world(env, committee, FRESH_ENVS, memory, key_world, stagger=learner.stagger)
+    world, _ = collect(env, committee, world, key_settle, steps=SETTLE)
+    rollout = collect(env, committee, world, key_steps, steps=FRESH_STEPS)[1]
+    first = jax.tree.map(lambda leaf: leaf[0], committee.networks)
+    gates = encode_events(first, committee.masks[0], rollout.vectors).gates
+    return rollout, unroll(first, gates, rollout.reads, rollout.initial[0])
 
 
-def critic(run: Path, steps: int = 512) -> list[dict[str, float | None]]:
-    """Explained variance of the returns in fresh episodes: the critic's, and the ceiling of a regression."""
+def critic(run: Path) -> list[dict[str, float | None]]:
+    """Explained variance of the returns in fresh episodes, of each seed's first member at the end of training.
+
+    The critic's, and that of a regression of the same returns on the same inputs: event vector, memory, core state. Of
+    two kinds of returns: the lambda-returns that the critic learns, and discounted sums of rewards.
+    """
     found = []
     for folder in run_folders(run):
         config = RunConfig.of(folder.config())
         learner, env = learner_config(config), build_task(config).learn
-        committee, _ = load_committee(folder, config, env)
-        rollout = _roll(env, committee, jax.random.key(10_000 + config.seed), learner, steps)
-        values = rollout.value[:, 0]
-        targets = gae(
-            rollout.reward,
-            values,
-            rollout.next_value[:, 0],
-            rollout.terminated,
-            rollout.truncated,
-            gamma=config.gamma,
-            lam=config.lam,
-        ).value_targets
-        kept = slice(0, steps - 100)  # the last returns rest on the bootstrap more than on rewards
-        returns, inputs = np.asarray(targets)[kept], np.asarray(rollout.vectors)[kept]
-        groups = np.broadcast_to(np.arange(returns.shape[1]), returns.shape)
-        ceiling = regression_ceiling(inputs.reshape(-1, inputs.shape[-1]), returns.ravel(), groups.ravel())
-        own = explained_variance(np.asarray(values)[kept].ravel(), returns.ravel())
-        found.append({"critic": own, "regression": ceiling})
+        like = init_train_state(env, learner, jax.random.key(0))
+        committee = folder.checkpoints.load(like)[1].committee
+        rollout, memories = _roll(env, committee, jax.random.key(10_000 + config.seed), learner)
+        rewards, values, following = rollout.reward, rollout.value[:, 0], rollout.next_value[:, 0]
+        ends, gamma = (rollout.terminated, rollout.truncated), config.gamma
+        returns = {
+            "lambda": gae(rewards, values, following, *ends, gamma=gamma, lam=config.lam).value_targets,
+            "monte carlo": monte_carlo(rewards, following, *ends, gamma=gamma),
+        }
+        kept = slice(0, FRESH_STEPS - TAIL)  # the last returns rest on the bootstrap more than on rewards
+        inputs = np.concatenate([np.asarray(x)[kept] for x in (rollout.vectors, memories, rollout.core)], -1)
+        inputs = inputs.reshape(-1, inputs.shape[-1])
+        groups = np.broadcast_to(np.arange(FRESH_ENVS), (FRESH_STEPS - TAIL, FRESH_ENVS)).ravel()
+        line: dict[str, float | None] = {}
+        for name, each in returns.items():
+            goal = np.asarray(each)[kept].ravel()
+            line[f"critic, {name}"] = explained_variance(np.asarray(values)[kept].ravel(), goal)
+            line[f"regression, {name}"] = regression_ceiling(inputs, goal, groups, folds=2, threads=2)
+        found.append(line)
     return found
 
 

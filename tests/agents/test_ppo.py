@@ -45,7 +45,7 @@ def batch_of(seed: int, *, n_envs: int = E, members: int = MEMBERS, local: float
         votes=jnp.asarray(rng.integers(0, 4, shape), jnp.int32),
         log_prob=jnp.log(jnp.asarray(rng.uniform(0.1, 0.5, shape), jnp.float32)),
         advantages=normal(*shape),
-        worth=normal(*shape, 4),
+        best=jnp.asarray(rng.integers(-1, 4, shape), jnp.int32),
         local=jnp.asarray(local, jnp.float32),
         applied=jnp.ones(n_envs),
         targets=30 * normal(*shape),
@@ -58,7 +58,7 @@ def member(seed: int) -> Network:
     return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.4, leaf.shape), jnp.float32), fresh)
 
 
-OWN = ("initial", "votes", "log_prob", "advantages", "worth", "targets")
+OWN = ("initial", "votes", "log_prob", "advantages", "best", "targets")
 
 
 def with_(batch: Batch, **changes: Any) -> Batch:
@@ -89,8 +89,10 @@ def test_the_loss_is_the_sum_of_its_terms(local: float, shadow: int) -> None:
     rho = chosen / np.exp(np.asarray(batch.log_prob, np.float64))
     advantages = np.asarray(batch.advantages)
     surrogate = np.minimum(rho * advantages, np.clip(rho, 0.8, 1.2) * advantages)
-    worth = (policy * np.asarray(batch.worth)).sum(-1)
-    objective = -np.where(applied, (1 - local) * surrogate + local * worth, worth).mean()
+    best = np.asarray(batch.best)
+    asked = np.log(np.take_along_axis(policy, np.maximum(best, 0)[..., None], -1)[..., 0])
+    asked = np.where(best >= 0, asked, 0)
+    objective = -np.where(applied, (1 - local) * surrogate + local * asked, asked).mean()
     value = ((emitted - np.asarray(batch.targets)) ** 2)[:, applied].mean()
     entropy = -(policy * np.log(policy)).sum(-1).mean()
     assert float(loss) == pytest.approx(objective + 0.7 * value - 0.03 * entropy, rel=1e-5)
@@ -218,7 +220,7 @@ def test_members_and_their_halves_learn_apart() -> None:
         np.testing.assert_array_equal(one[1], other[1])
         if not name.startswith("value_"):
             np.testing.assert_array_equal(one[0], other[0])
-    assert float(calm_net.value_bias[0]) != float(wild_net.value_bias[0])
+    assert not np.array_equal(calm_net.value_hidden[0], wild_net.value_hidden[0])
 
 
 def test_the_learning_rate_falls_to_a_tenth() -> None:

@@ -94,7 +94,7 @@ def _losses(committee: Committee, rollout: Rollout) -> LossReport:
         votes=votes,
         log_prob=jnp.take_along_axis(log_probs, votes[..., None], -1)[..., 0],
         advantages=zeros,
-        worth=jnp.zeros((*votes.shape, 4)),
+        best=jnp.zeros(votes.shape, jnp.int32),
         local=jnp.zeros(()),
         applied=jnp.ones(ENVS),
         targets=zeros,

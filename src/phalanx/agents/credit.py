@@ -3,12 +3,17 @@
 With quorum rules a vote moves the verdict only when it is pivotal, so the committee's reward alone gives almost no
 gradient near unanimity, whatever the reward. A scheme therefore mixes two objectives of a member's policy pi,
 
-    (1 - w) [clipped surrogate of the committee's advantages] + w E[sum_a pi(a) q(a)],
+    (1 - w) [clipped surrogate of the committee's advantages] + w E[log pi(a*)],   a* = argmax_a q(a),
 
 where q(a), the local worth of voting a, comes from ``credit``, the environment's estimate of each verdict's worth on
-this event, and w in [0, 1] may change in the course of training. All four votes are judged, not only the one that was
-drawn, and the worth is scaled by its spread over verdicts, which does not depend on the policy: the local objective
-neither fades nor grows when the policy becomes certain. The critic always predicts the committee's return.
+this event, and w in [0, 1] may change in the course of training. The local objective is a regression on the best vote
+rather than the expected worth sum_a pi(a) q(a): that one has no gradient where a member is sure and wrong, and large
+stakes drown small ones. With the log-likelihood pi becomes the probability that each vote is the best one, whatever the
+unit of the reward, and what an operating point cuts is a calibrated number. The critic always predicts the committee's
+return.
+
+Source: the M-step of Abdolmaleki et al., "Maximum a posteriori policy optimisation", 1806.06920, eq. 10, its
+non-parametric policy at temperature 0; the environment's estimate is in the place of a learned Q.
 """
 
 from collections.abc import Callable
@@ -20,9 +25,10 @@ from jaxtyping import Array, Float, Int
 from phalanx.committee.voting import tally, verdict_of
 from phalanx.types import N_VERDICTS
 
-__all__ = ["CREDIT_SCHEMES", "DICTATOR_SHARE", "local_weight", "local_worth"]
+__all__ = ["CREDIT_SCHEMES", "DICTATOR_SHARE", "NO_STAKE", "best_votes", "local_weight"]
 
 DICTATOR_SHARE = 0.2
+NO_STAKE = -1
 _FIRST_PHASE = 1.0 / 3.0
 
 
@@ -64,10 +70,10 @@ def local_weight(scheme: str, progress: Float[Array, ""]) -> Float[Array, ""]:
     return CREDIT_SCHEMES[scheme](progress)
 
 
-def local_worth(
+def best_votes(
     scheme: str, *, credit: Float[Array, "*batch verdict"], votes: Int[Array, "*batch member"], f: int
-) -> Float[Array, "*batch member verdict"]:
-    """q(a) of every vote a member could have cast: centred over a, and of root mean square 1 over everything passed.
+) -> Int[Array, "*batch member"]:
+    """The best vote of every member, the mildest of several, ``NO_STAKE`` where all votes are worth the same.
 
     Args:
         scheme: name in ``CREDIT_SCHEMES``.
@@ -75,16 +81,21 @@ def local_worth(
         votes: 0..3 per member.
         f: faults tolerated.
 
-    Source: all-action policy gradient: Allen et al., "Mean actor critic", 1709.00503, eq. 4; counterfactuals of one
-    member's action: Foerster et al., 1705.08926, eq. 4; both with the environment's estimate in place of a learned one.
+    Example:
+        >>> credit = jnp.array([-20.0, -3.0, 0.0, 0.0])
+        >>> best_votes("own", credit=credit, votes=jnp.zeros(4, jnp.int32), f=1).tolist()
+        [2, 2, 2, 2]
+        >>> best_votes("difference", credit=credit, votes=jnp.zeros(4, jnp.int32), f=1).tolist()
+        [-1, -1, -1, -1]
+
+    Source: counterfactuals of one member's vote: Foerster et al., 1705.08926, eq. 4, with the environment's estimate in
+    place of a learned one.
     """
-    centred = credit - credit.mean(axis=-1, keepdims=True)
-    spread = jnp.sqrt(jnp.square(centred).mean())
-    worth = centred / jnp.where(spread > 0, spread, 1.0)
-    if scheme != "difference":
-        return jnp.broadcast_to(worth[..., None, :], (*votes.shape, N_VERDICTS))
-    reached = _verdicts_by_vote(votes, f)
-    return jnp.take_along_axis(worth[..., None, :], reached, axis=-1)
+    worth = jnp.broadcast_to(credit[..., None, :], (*votes.shape, N_VERDICTS))
+    if scheme == "difference":
+        worth = jnp.take_along_axis(worth, _verdicts_by_vote(votes, f), axis=-1)
+    at_stake = worth.max(axis=-1) > worth.min(axis=-1)
+    return jnp.where(at_stake, jnp.argmax(worth, axis=-1), NO_STAKE).astype(jnp.int32)
 
 
 def _verdicts_by_vote(votes: Int[Array, "*batch member"], f: int) -> Int[Array, "*batch member verdict"]:

@@ -71,7 +71,7 @@ class Batch(eqx.Module):
         votes: what each member voted.
         log_prob: log-probability of that vote in the rollout.
         advantages: of the committee's reward, standardised per member.
-        worth: local worth of every vote (``agents.credit``).
+        best: the vote that the local objective asks for, -1 where nothing is at stake (``agents.credit``).
         local: weight of the local objective where verdicts are applied, in [0, 1].
         applied: 1 where verdicts are applied, 0 in shadow environments: there the votes caused nothing, so only the
             local objective counts, and the critic learns nothing.
@@ -85,7 +85,7 @@ class Batch(eqx.Module):
     votes: Int[Array, "member time env"]
     log_prob: Float[Array, "member time env"]
     advantages: Float[Array, "member time env"]
-    worth: Float[Array, "member time env verdict"]
+    best: Int[Array, "member time env"]
     local: Float[Array, ""]
     applied: Float[Array, " env"]
     targets: Float[Array, "member time env"]
@@ -154,8 +154,8 @@ def ppo_loss(
 ) -> tuple[Float[Array, ""], LossReport]:
     """The PPO loss of one member (the member axis of ``batch`` is mapped away).
 
-    L = -(1 - w) E[min(rho A, clip(rho, 1 - c, 1 + c) A)] - w E[sum_a pi(a) q(a)] + c_v E[(n - target)^2] - c_e E[H],
-    rho = pi(a) / pi_old(a); w and q are those of ``agents.credit``.
+    L = -(1 - w) E[min(rho A, clip(rho, 1 - c, 1 + c) A)] - w E[log pi(a*)] + c_v E[(n - target)^2] - c_e E[H],
+    rho = pi(a) / pi_old(a); w and a* are those of ``agents.credit``.
 
     Source: Schulman et al., "Proximal policy optimization algorithms", 1707.06347, eq. 7 and 9.
     """
@@ -168,7 +168,8 @@ def ppo_loss(
     ratio = jnp.exp(log_ratio)
     clipped = jnp.clip(ratio, 1.0 - config.clip, 1.0 + config.clip)
     surrogate = jnp.minimum(ratio * batch.advantages, clipped * batch.advantages)
-    local = (jnp.exp(log_probs) * batch.worth).sum(axis=-1)
+    asked = jnp.take_along_axis(log_probs, jnp.maximum(batch.best, 0)[..., None], axis=-1)[..., 0]
+    local = jnp.where(batch.best >= 0, asked, 0.0)
     share = (batch.applied * (1.0 - batch.local))[None]  # of the surrogate; the rest is the local objective's
     policy = -(share * surrogate + (1.0 - share) * local).mean()
     applied = jnp.broadcast_to(batch.applied[None], emitted.shape)
@@ -196,7 +197,7 @@ def _select(batch: Batch, lanes: Int[Array, " lane"]) -> Batch:
         votes=batch.votes[:, :, lanes],
         log_prob=batch.log_prob[:, :, lanes],
         advantages=batch.advantages[:, :, lanes],
-        worth=batch.worth[:, :, lanes],
+        best=batch.best[:, :, lanes],
         local=batch.local,
         applied=batch.applied[lanes],
         targets=batch.targets[:, :, lanes],

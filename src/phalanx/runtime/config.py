@@ -126,7 +126,7 @@ class RunConfig:
     epochs: int = 4
     """Passes over a rollout."""
     minibatches: int | None = None
-    """Parts of a rollout, by environment; 4 in the simulator and 8 on recorded events unless given."""
+    """Parts of a rollout, by environment; 16 in the simulator and 8 on recorded events unless given."""
     learning_rate: float = 1e-3
     """Of Adam."""
     anneal: bool = True
@@ -239,7 +239,7 @@ class RunConfig:
         values = {
             "split_seed": self.seed,
             "episode_events": 512 if simulated else 1024,
-            "minibatches": 4 if simulated else 8,
+            "minibatches": 16 if simulated else 8,
             "entropy_coef": 0.05 if simulated else 0.2,
         }
         missing = {name: value for name, value in values.items() if getattr(self, name) is None}

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from phalanx.agents.credit import local_weight, local_worth
+from phalanx.agents.credit import best_votes, local_weight
 from phalanx.agents.network import NetworkConfig, init_network, sensor_mask, vector_size
 from phalanx.agents.normalizer import (
     NormalizerState,
@@ -156,7 +156,7 @@ def iterate(
     )
     committee, scaled_targets = _follow_targets(config, state.committee, targets.value_targets)
     applied = (jnp.arange(config.n_envs) >= config.n_shadow).astype(jnp.float32)
-    worth = local_worth(config.credit, credit=rollout.credit, votes=rollout.votes, f=config.f)
+    best = best_votes(config.credit, credit=rollout.credit, votes=rollout.votes, f=config.f)
     votes = jnp.moveaxis(rollout.votes, -1, 0)
     log_probs = jnp.moveaxis(rollout.log_probs, 1, 0)
     batch = Batch(
@@ -167,7 +167,7 @@ def iterate(
         votes=votes,
         log_prob=jnp.take_along_axis(log_probs, votes[..., None], axis=-1)[..., 0],
         advantages=jax.vmap(lambda a: standardize(a, jnp.broadcast_to(applied, a.shape)))(targets.advantages),
-        worth=jnp.moveaxis(worth, 2, 0),
+        best=jnp.moveaxis(best, -1, 0),
         local=local_weight(config.credit, progress),
         applied=applied,
         targets=scaled_targets,
