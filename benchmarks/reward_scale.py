@@ -39,7 +39,7 @@ def main() -> None:
             train(
                 RunConfig(reward_scale=scale, seeds=arguments.seeds, iterations=arguments.iterations, out=run)
             )
-            evaluate(run)
+            evaluate(run, seed=1000)
             rows = [each.read_eval() or {} for each in run_folders(run)]
             last = [each.read_metrics()[-1] for each in run_folders(run)]
         result[f"{scale:g}"] = {

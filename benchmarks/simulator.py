@@ -97,6 +97,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--iterations", type=int, default=60)
     parser.add_argument("--episodes", type=int, default=64)
+    parser.add_argument("--evaluation-seed", type=int, default=1000, help="unseen while settings were chosen")
     parser.add_argument("--run", type=Path, help="an existing run instead of a new one")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
@@ -104,13 +105,14 @@ def main() -> None:
     run = arguments.run or Path(tempfile.mkdtemp()) / "run"
     if arguments.run is None:
         print(train(RunConfig(iterations=arguments.iterations, seeds=arguments.seeds, out=run)))
-    evaluate(run, episodes=arguments.episodes)
+    evaluate(run, episodes=arguments.episodes, seed=arguments.evaluation_seed)
     rows = [folder.read_eval() or {} for folder in run_folders(run)]
     first = {name: value for name, value in run_folders(run)[0].config().items() if name != "out"}
     result: dict[str, object] = {
         "command": f"python benchmarks/simulator.py --seeds {len(rows)} --iterations {first['iterations']}",
         "settings": first,
         "episodes": arguments.episodes,
+        "evaluation seed": arguments.evaluation_seed,
         "committee": {
             m: summary([row[m] for row in rows]) for m in ("damage_prevented", "availability", "f1", "pr_auc")
         },

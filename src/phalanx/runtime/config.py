@@ -101,10 +101,10 @@ class RunConfig:
     """Seed of all randomness."""
     out: Path | None = None
     """Run folder; runs/ENV-SEED or the next free name unless given."""
-    envs: int = 64
-    """Environments side by side."""
-    steps: int = 128
-    """Steps of a rollout in each environment."""
+    envs: int | None = None
+    """Environments side by side; 64 in the simulator and 256 on recorded events unless given."""
+    steps: int | None = None
+    """Steps of a rollout in each environment; 128 in the simulator and 32 on recorded events unless given."""
     episode_events: int | None = None
     """Events until an episode is cut; 512 in the simulator and 1,024 on recorded events unless given."""
     entities: int = 128
@@ -123,10 +123,10 @@ class RunConfig:
     """Recurrent cell."""
     start: Literal["uniform", "allow"] = "uniform"
     """First policy: all verdicts alike, or nearly always allow."""
-    epochs: int = 4
-    """Passes over a rollout."""
-    minibatches: int | None = None
-    """Parts of a rollout, by environment; 16 in the simulator and 8 on recorded events unless given."""
+    epochs: int | None = None
+    """Passes over a rollout; 4 in the simulator and 2 on recorded events unless given."""
+    minibatches: int = 16
+    """Parts of a rollout, by environment."""
     learning_rate: float = 1e-3
     """Of Adam."""
     anneal: bool = True
@@ -159,7 +159,7 @@ class RunConfig:
             "checkpoint_every",
         )
         for name in positive:
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected 1 or more")
         if self.episode_events is not None and self.episode_events < 1:
             raise UsageError(f"--episode-events {self.episode_events}: expected 1 or more")
@@ -228,22 +228,30 @@ class RunConfig:
     def resolved(self) -> "RunConfig":
         """These settings with all values filled in that depend on others.
 
-        On recorded events the policy is kept softer and updated more often: the local objective has no gradient where a
-        member is sure and wrong, and there are no rare rewards to wait for.
+        Neighbouring recorded events are much alike: many short stretches tell more than few long ones, and one of them
+        is not gone over so often. A softer policy errs less where later events differ from those learned from.
 
         Example:
             >>> RunConfig(env="stream").resolved.entropy_coef, RunConfig().resolved.entropy_coef
             (0.2, 0.05)
         """
-        simulated = self.env == "simulator"
-        values = {
-            "split_seed": self.seed,
-            "episode_events": 512 if simulated else 1024,
-            "minibatches": 16 if simulated else 8,
-            "entropy_coef": 0.05 if simulated else 0.2,
-        }
+        values = {"split_seed": self.seed, **_BY_ENV["simulator" if self.env == "simulator" else "recorded"]}
         missing = {name: value for name, value in values.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **missing)  # type: ignore[arg-type]
+
+    @property
+    def episode_limit(self) -> int:
+        """Events until an episode is cut."""
+        own = self.resolved
+        assert own.episode_events
+        return own.episode_events
+
+    @property
+    def rollout_steps(self) -> int:
+        """Environment steps of a rollout."""
+        own = self.resolved
+        assert own.envs and own.steps
+        return own.envs * own.steps
 
     @property
     def is_original(self) -> bool:
@@ -269,10 +277,10 @@ class RunConfig:
     def ppo(self) -> PPOConfig:
         """Settings of the update."""
         own = self.resolved
-        assert own.minibatches is not None and own.entropy_coef is not None
+        assert own.epochs is not None and own.entropy_coef is not None
         return PPOConfig(
-            epochs=self.epochs,
-            minibatches=own.minibatches,
+            epochs=own.epochs,
+            minibatches=self.minibatches,
             learning_rate=self.learning_rate,
             anneal=self.anneal,
             clip=self.clip,
@@ -281,6 +289,12 @@ class RunConfig:
             max_grad_norm=self.max_grad_norm,
         )
 
+
+_BY_ENV: dict[str, dict[str, Any]] = {
+    "simulator": {"envs": 64, "steps": 128, "episode_events": 512, "epochs": 4, "entropy_coef": 0.05},
+    "recorded": {"envs": 256, "steps": 32, "episode_events": 1024, "epochs": 2, "entropy_coef": 0.2},
+}
+"""Defaults that depend on where events come from."""
 
 _CHOICES: dict[str, Any] = {
     "env": get_args(EnvName),

@@ -162,7 +162,7 @@ def _network_config(config: RunConfig) -> OriginalNetworkConfig:
 
 
 def _optimizer(config: RunConfig) -> optax.GradientTransformation:
-    return original_optimizer(config.ppo, config.iterations * config.epochs * config.ppo.minibatches)
+    return original_optimizer(config.ppo, config.iterations * config.ppo.epochs * config.ppo.minibatches)
 
 
 def init_original_state(env: OriginalEnv, config: RunConfig, key: PRNGKeyArray) -> OriginalState:
@@ -233,7 +233,7 @@ def iterate_original(
     compared = (values, returns) if config.normalizer == "popart" else (values, targets)
     if config.returns == "monte_carlo":
         advantages = compared[1] - compared[0]
-    n_rows = config.steps * config.envs
+    n_rows = config.rollout_steps
     batch = OriginalBatch(
         features=rows.reshape(n_rows, -1),
         votes=votes.reshape(-1, n_rows),

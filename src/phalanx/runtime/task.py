@@ -64,7 +64,7 @@ def build_task(config: RunConfig, encoder: Encoder | None = None) -> Task:
         DataError: data that cannot be read or split.
     """
     if config.env == "simulator":
-        env = Simulator(SimulatorConfig(episode_events=config.episode_events or 512))
+        env = Simulator(SimulatorConfig(episode_events=config.episode_limit))
         part = Part(watch=env, act=env)
         return Task(learn=env, train=part, validation=part, test=part, encoder=env.encoder)
     if not config.data:
@@ -118,7 +118,7 @@ def recorded_part(
     watch = _stream(config, encoder, encoded, learning=False)
     act = None
     if config.env == "replay":
-        settings = ReplayConfig(episode_events=config.episode_events or 1024, n_entities=config.entities)
+        settings = ReplayConfig(episode_events=config.episode_limit, n_entities=config.entities)
         events = record(encoded, quarantine_ttl_s=settings.response.quarantine_ttl_s)
         act = ReplayEnv(events, encoder.spec(config.entities), settings)
     return Part(watch=watch, act=act, encoded=encoded)
@@ -128,7 +128,7 @@ def _stream(config: RunConfig, encoder: Encoder, encoded: Encoded | None, *, lea
     assert encoded is not None
     settings = StreamConfig(
         order="recorded" if not learning or encoder.rolling else "shuffled",
-        episode_events=config.episode_events or 1024,
+        episode_events=config.episode_limit,
         n_entities=config.entities,
         seed=config.seed,
     )

@@ -55,14 +55,15 @@ class OperatingPoint:
 
 def learner_config(config: RunConfig) -> LearnerConfig:
     """The settings that an iteration needs."""
-    stagger = config.episode_events or (512 if config.env == "simulator" else 1024)
+    config = config.resolved
+    assert config.envs and config.steps
     return LearnerConfig(
         f=config.f,
         views=config.member_views,
         n_envs=config.envs,
-        n_shadow=_shadow_envs(config),
+        n_shadow=_shadow_envs(config, config.envs),
         steps=config.steps,
-        stagger=stagger,
+        stagger=config.episode_limit,
         iterations=config.iterations,
         gamma=config.gamma,
         lam=config.lam,
@@ -76,12 +77,12 @@ def learner_config(config: RunConfig) -> LearnerConfig:
     )
 
 
-def _shadow_envs(config: RunConfig) -> int:
+def _shadow_envs(config: RunConfig, n_envs: int) -> int:
     """Environments in which verdicts are only logged: none where answers have no consequence, and none for a credit
     scheme that cannot judge a vote that caused nothing."""
     if config.env == "stream" or config.credit in ("committee", "difference", "dictator"):
         return 0
-    return min(round(config.shadow * config.envs), config.envs - 1)
+    return min(round(config.shadow * n_envs), n_envs - 1)
 
 
 def initial_state(config: RunConfig, task: Task) -> TrainState | OriginalState:
@@ -339,7 +340,7 @@ def _rows(
     for seed in range(config.seeds):
         row: dict[str, float] = {
             "iteration": iteration,
-            "env_steps": iteration * config.envs * config.steps,
+            "env_steps": iteration * config.rollout_steps,
             "wall_s": wall_s,
         }
         for name, values in metrics.items():
@@ -357,7 +358,7 @@ def _mean_row(rows: list[dict[str, float]]) -> dict[str, float]:
 def _summary(
     config: RunConfig, path: Path, folders: list[RunFolder], elapsed_s: float, start: int
 ) -> dict[str, Any]:
-    steps = (config.iterations - start) * config.envs * config.steps
+    steps = (config.iterations - start) * config.rollout_steps
     points = [folder.read_operating_point() for folder in folders]
     rows = [folder.read_metrics()[-1] for folder in folders]
 
@@ -369,7 +370,7 @@ def _summary(
         "run": str(path),
         "iterations": config.iterations,
         "seeds": config.seeds,
-        "env_steps": config.iterations * config.envs * config.steps,
+        "env_steps": config.iterations * config.rollout_steps,
         "elapsed_s": elapsed_s,
         "agent_steps_per_s": steps * config.members * config.seeds / max(elapsed_s, 1e-9),
         "loss_value": mean("loss/value"),
