@@ -11,10 +11,11 @@ from test_public_names import all_of
 
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "phalanx"
 
-GROUND = {"types", "errors"}
+GROUND = {"types", "errors", "files"}
 BELOW_RUNTIME = GROUND | {"agents", "analysis", "envs", "data", "committee", "stl"}
 MAY_IMPORT = {
     "errors": set(),
+    "files": set(),
     "types": {"errors"},
     "data": GROUND,
     "committee": GROUND,

@@ -235,7 +235,7 @@ _SLOW = """
 import sys, types, time
 from pathlib import Path
 from phalanx import cli
-from phalanx.runtime.files import atomic_path
+from phalanx.files import atomic_path
 
 def work():
     with atomic_path(Path(sys.argv[1]) / "events.parquet") as temporary:

@@ -81,7 +81,7 @@ def show(
         >>> show({"f1": float("nan")}, as_json=True)
         {"f1": null}
     """
-    from phalanx.runtime.files import json_safe, to_json
+    from phalanx.files import json_safe, to_json
 
     if as_json:
         print(to_json(result), file=sys.stdout)

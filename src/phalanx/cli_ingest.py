@@ -42,7 +42,7 @@ class Ingest:
         if not self.sources:
             raise UsageError("ingest: no source. Name the files to read: phalanx ingest SRC... --out FILE")
         from phalanx.data.readers import ingest
-        from phalanx.runtime.files import json_safe
+        from phalanx.files import json_safe
 
         report = ingest(self.sources, self.out, format=self.format, label=self.label, mapping=self.mapping)
         return json_safe(report)

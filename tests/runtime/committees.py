@@ -55,6 +55,7 @@ class Rewarded(Environment):
     limit: jax.Array
     terminates: jax.Array
     factor: jax.Array
+    episode_events: int = eqx.field(static=True, default=10**6)
 
     def __init__(self, limit: int = 32, *, terminates: bool = False, factor: Any = 1.0) -> None:
         self.inner = ForkingToy(episode_events=10**6)

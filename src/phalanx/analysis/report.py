@@ -1,6 +1,5 @@
 """``report.html``: one self-contained page that says what a run did and shows how it got there."""
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
@@ -12,6 +11,7 @@ from phalanx.analysis.report_data import ReportData, as_map, load_report, number
 from phalanx.analysis.report_figures import Figure, learning_figures, show
 from phalanx.analysis.report_page import figure_card, page, table
 from phalanx.analysis.statistics import summary
+from phalanx.files import write_bytes
 
 __all__ = ["write_report"]
 
@@ -329,15 +329,6 @@ def _notes(report: ReportData) -> str:
     return f'<div class="card alert" role="note"><h3>Read with care</h3><ul>{items}</ul></div>'
 
 
-def _write_atomically(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        draft.write_text(text, encoding="utf-8", errors="replace")  # JSON may hold half a surrogate pair
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
 def write_report(run_dir: Path) -> Path:
     """Writes ``report.html`` into a run folder, or into the parent of ``seed-<i>`` folders.
 
@@ -367,5 +358,6 @@ def write_report(run_dir: Path) -> Path:
         ]
     )
     path = Path(run_dir) / "report.html"
-    _write_atomically(path, page(f"{report.name} - phalanx run report", body, [course, *learning]))
+    text = page(f"{report.name} - phalanx run report", body, [course, *learning])
+    write_bytes(path, text.encode(errors="replace"))  # JSON may hold half a surrogate pair
     return path

@@ -2,10 +2,7 @@
 
 import gzip
 import io
-import os
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -13,8 +10,9 @@ import polars as pl
 from phalanx.data.rows import Loaded
 from phalanx.data.text_files import load_csv, load_ndjson, load_zeek
 from phalanx.errors import DataError, UsageError
+from phalanx.files import atomic_path
 
-__all__ = ["atomic_path", "load_frame", "read_bytes", "sniff_type", "write_frame"]
+__all__ = ["load_frame", "read_bytes", "sniff_type", "write_frame"]
 
 _TEXT_TYPES = {".csv": "csv", ".tsv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson", ".json": "ndjson"}
 _BINARY_TYPES = {
@@ -114,23 +112,6 @@ _LOADERS: dict[str, Callable[[Path, bytes], Loaded]] = {
     "ndjson": load_ndjson,
     "csv": load_csv,
 }
-
-
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary file next to ``path`` that takes its place when the block ends well, and is removed when not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_frame(frame: pl.DataFrame, path: Path) -> None:

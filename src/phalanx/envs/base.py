@@ -17,10 +17,12 @@ class Environment(eqx.Module):
     """A pure, jittable environment in which each step is one event decided by the committee.
 
     Arrays (recorded events, catalogues) are leaves, so that ``jit`` takes them as arguments; settings are static.
+    ``episode_events`` is the number of events after which an episode is cut at the latest.
     ``step`` never resets: its ``TimeStep.observation`` equals ``final_observation``. Use ``auto_reset_step`` in loops.
     """
 
     spec: eqx.AbstractVar[ObservationSpec]
+    episode_events: eqx.AbstractVar[int]
 
     @abc.abstractmethod
     def reset(self, key: PRNGKeyArray) -> tuple[Any, Observation]:

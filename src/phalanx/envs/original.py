@@ -176,6 +176,11 @@ class OriginalEnv(Environment):
         back = np.argsort(self.order)
         return np.asarray(self.features)[back], np.asarray(self.label)[back]
 
+    @property
+    def episode_events(self) -> int:
+        """Events after which an episode is cut."""
+        return self.config.episode_events
+
     def reset(self, key: PRNGKeyArray) -> tuple[OriginalState, Observation]:
         """Starts at a random place of the shuffled rows."""
         place = jax.random.randint(key, (), 0, self.label.shape[0], jnp.int32)

@@ -4,14 +4,17 @@
 silence, what containment would prevent) is computed here once, so that a step looks at one row.
 """
 
+import dataclasses
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from phalanx.data.encoder import Encoded
+from phalanx.envs.response import CONTEXT_COLUMNS
 from phalanx.errors import DataError, UsageError
-from phalanx.types import Observation, Truth
+from phalanx.types import Observation, ObservationSpec, Truth
 
 __all__ = [
     "Lanes",
@@ -19,6 +22,7 @@ __all__ = [
     "lanes",
     "preorder",
     "record",
+    "recorded_spec",
 ]
 
 _REMAINING_CAP = 10.0
@@ -141,6 +145,15 @@ def record(
         subtree_end=jnp.asarray(end, jnp.int32),
         n_campaigns=int(campaign.max(initial=-1)) + 1,
         has_processes=len(np.unique(subject)) < len(subject),
+    )
+
+
+def recorded_spec(events: RecordedEvents, spec: ObservationSpec, n_entities: int) -> ObservationSpec:
+    """The columns of recorded rows followed by the response's own; one memory slot where no process has two rows."""
+    return dataclasses.replace(
+        spec,
+        numeric=spec.numeric + CONTEXT_COLUMNS,
+        n_entities=n_entities if events.has_processes else 1,
     )
 
 

@@ -18,7 +18,7 @@ Rows of unknown label take part, cost nothing and count as neither malicious nor
 The data's end, like the limit of events, is a truncation.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import equinox as eqx
 import jax
@@ -26,9 +26,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from phalanx.envs.base import Environment, empty_score
-from phalanx.envs.recorded import RecordedEvents
+from phalanx.envs.recorded import RecordedEvents, recorded_spec
 from phalanx.envs.response import (
-    CONTEXT_COLUMNS,
     Response,
     ResponseConfig,
     ResponseState,
@@ -135,11 +134,12 @@ class ReplayEnv(Environment):
             )
         self.events = events
         self.config = config
-        self.spec = replace(
-            spec,
-            numeric=spec.numeric + CONTEXT_COLUMNS,
-            n_entities=config.n_entities if events.has_processes else 1,
-        )
+        self.spec = recorded_spec(events, spec, config.n_entities)
+
+    @property
+    def episode_events(self) -> int:
+        """Events after which an episode is cut."""
+        return self.config.episode_events
 
     def reset(self, key: PRNGKeyArray) -> tuple[ReplayState, Observation]:
         """Starts at a random row, or at the config's."""

@@ -155,6 +155,11 @@ class Simulator(Environment):
         self.spec = replace(spec, n_core=core_size(self.config.attack.most))
 
     @property
+    def episode_events(self) -> int:
+        """Events after which an episode is cut."""
+        return self.config.episode_events
+
+    @property
     def _unit_hz(self) -> float:
         """Events per second of a relative rate of one thousandth."""
         return self.config.host_rate_hz / (_MEAN_RELATIVE_RATE * _MILLI)

@@ -4,7 +4,7 @@ The next event never depends on the verdict, so the reward of a verdict is exact
 reward table for the event's label. Nothing is contained, and campaigns are not counted.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import equinox as eqx
 import jax
@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from phalanx.envs.base import Environment, empty_score
-from phalanx.envs.recorded import RecordedEvents
+from phalanx.envs.recorded import RecordedEvents, recorded_spec
 from phalanx.envs.response import CONTEXT_COLUMNS
 from phalanx.envs.slots import SlotTable, claim, init_slots
 from phalanx.errors import UsageError, unknown_name
@@ -136,11 +136,12 @@ class StreamEnv(Environment):
         self.events = events
         self.order = jnp.asarray(rows, jnp.int32)
         self.config = config
-        self.spec = replace(
-            spec,
-            numeric=spec.numeric + CONTEXT_COLUMNS,
-            n_entities=config.n_entities if events.has_processes else 1,
-        )
+        self.spec = recorded_spec(events, spec, config.n_entities)
+
+    @property
+    def episode_events(self) -> int:
+        """Events after which an episode is cut."""
+        return self.config.episode_events
 
     def reset(self, key: PRNGKeyArray) -> tuple[StreamState, Observation]:
         """Starts at a random place."""

@@ -16,7 +16,6 @@ from phalanx.types import Score, Verdict
 __all__ = [
     "Classifier",
     "choose_playbook",
-    "episode_steps",
     "fit_classifier",
     "rates_of",
     "references",
@@ -48,11 +47,6 @@ def fit_classifier(train: Rows, validation: Rows, seed: int) -> Classifier:
     return Classifier(probe, best_threshold(validation.label, score).threshold, score)
 
 
-def episode_steps(env: Environment) -> int:
-    """Length of the longest episode."""
-    return env.config.episode_events  # type: ignore[attr-defined]
-
-
 def references(
     env: Environment, key: PRNGKeyArray, n_envs: int, rates: Float[np.ndarray, "4"]
 ) -> dict[str, Course]:
@@ -79,7 +73,7 @@ def references(
         TablePolicy(jnp.asarray(rows, jnp.float32)),
         key,
         n_envs=n_envs,
-        steps=episode_steps(env),
+        steps=env.episode_events,
         copies=len(tables),
     )
     return {name: course.copy(index, n_envs) for index, name in enumerate(tables)}
@@ -107,7 +101,7 @@ def try_playbooks(
         np.repeat(np.array([cut for _, cut in books]), n_envs),
         np.repeat(np.array([int(verdict) for verdict, _ in books]), n_envs),
     )
-    course = run_episodes(env, policy, key, n_envs=n_envs, steps=episode_steps(env), copies=len(books))
+    course = run_episodes(env, policy, key, n_envs=n_envs, steps=env.episode_events, copies=len(books))
     tried = []
     for index, (verdict, cut) in enumerate(books):
         reached = response_metrics(course.copy(index, n_envs).score, *ends)

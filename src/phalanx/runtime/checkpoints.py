@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from phalanx.errors import RunError
-from phalanx.runtime.files import write_bytes, write_json
+from phalanx.files import write_bytes, write_json
 
 __all__ = ["Checkpoint", "Checkpoints", "tree_from_bytes", "tree_to_bytes"]
 

@@ -28,7 +28,6 @@ from phalanx.errors import PhalanxError, RunError
 from phalanx.runtime.baselines import (
     Classifier,
     choose_playbook,
-    episode_steps,
     fit_classifier,
     rates_of,
     references,
@@ -304,13 +303,13 @@ def _add_response(
     episodes: int,
 ) -> None:
     """Adds what the committee's and the baselines' answers did to the same episodes."""
-    steps = episode_steps(env)
+    steps = env.episode_events
     key = jax.random.fold_in(keys[2], _PLAY)
     course = run_episodes(env, policy, key, n_envs=episodes, steps=steps)
     courses = references(env, key, episodes, rates_of(course))
     if yardstick.classifier is not None and yardstick.act is not None and yardstick.ends is not None:
         own = jax.random.fold_in(keys[1], _PLAY)
-        known = run_episodes(yardstick.act, policy, own, n_envs=episodes, steps=episode_steps(yardstick.act))
+        known = run_episodes(yardstick.act, policy, own, n_envs=episodes, steps=yardstick.act.episode_events)
         availability = response_metrics(known.score, *yardstick.ends).availability
         book = choose_playbook(yardstick.tried, 1.0 if availability is None else availability)
         tuned = ThresholdPolicy(

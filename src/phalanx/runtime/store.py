@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from phalanx.errors import RunError, UsageError
+from phalanx.files import is_temporary, json_safe, to_json, write_json, write_text
 from phalanx.runtime.checkpoints import Checkpoints
-from phalanx.runtime.files import is_temporary, json_safe, to_json, write_json, write_text
 
 __all__ = ["MetricLog", "RunFolder", "run_folders"]
 

@@ -109,7 +109,7 @@ def watch(
     else:
         key_reset, key = jax.random.split(key)  # a split and a fold-in of one key give the same keys
         state, observation = jax.vmap(env.reset)(jax.random.split(key_reset, n_lanes))
-        steps = env.config.episode_events  # type: ignore[attr-defined]
+        steps = env.episode_events
     table = init_memory(committee.n_members, n_lanes, env.spec.n_entities, memory_size)
     parts = []
     carry = (state, observation, table, jnp.ones(n_lanes, bool))

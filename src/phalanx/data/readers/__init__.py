@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from phalanx.data.events import EventTable
-from phalanx.data.files import atomic_path, load_frame
+from phalanx.data.files import load_frame
 from phalanx.data.readers.adfa import ADFA, TRACE_COLUMNS, join_traces
 from phalanx.data.readers.base import Part, Reader, finish
 from phalanx.data.readers.darpa import DARPA
@@ -23,6 +23,7 @@ from phalanx.data.readers.phalanx import PHALANX
 from phalanx.data.readers.zeek import ZEEK
 from phalanx.data.rows import ROW, Reject
 from phalanx.errors import DataError, unknown_name
+from phalanx.files import atomic_path
 
 __all__ = ["READERS", "IngestReport", "Ingested", "ingest", "read_events"]
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phalanx.runtime.files import atomic_path, json_safe, to_json, write_json, write_text
+from phalanx.files import atomic_path, json_safe, to_json, write_json, write_text
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
