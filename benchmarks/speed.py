@@ -17,15 +17,14 @@ import equinox as eqx
 import jax
 
 from phalanx.runtime.config import RunConfig
-from phalanx.runtime.learner import init_train_state, iterate
 from phalanx.runtime.rollout import collect
 from phalanx.runtime.task import build_task
-from phalanx.runtime.train import learner_config
+from phalanx.runtime.train import compiled_iteration, initial_state, learner_config
 
 # The sizes of the reference figures: 4 members, width 128, 2 epochs x 4 minibatches.
 REFERENCE = {"hidden": 128, "memory": 128, "epochs": 2, "minibatches": 4}
 SETTINGS = {
-    "default (GRU 64, 4 x 4)": {},
+    "default (GRU 64, 4 x 16)": {},
     "LSTM 128, 2 x 4": {"cell": "lstm", **REFERENCE},
     "GRU 128, 2 x 4": {"cell": "gru", **REFERENCE},
     "MLP 128, 2 x 4": {"cell": "none", **REFERENCE},
@@ -36,11 +35,17 @@ def measure(settings: dict[str, object], repeats: int) -> dict[str, float]:
     """Compile time, and median times of an iteration and of its rollout alone."""
     config = RunConfig(**settings)  # type: ignore[arg-type]
     learner = learner_config(config)
-    env = build_task(config).learn
-    state = eqx.filter_jit(lambda e, k: init_train_state(e, learner, k))(env, jax.random.key(0))
-    advance = eqx.filter_jit(lambda e, s: iterate(e, learner, s))
+    task = build_task(config)
+    env = task.learn
+    state = initial_state(config, task)
+    advance = compiled_iteration(config)  # the program of `phalanx train`, of one seed
     rollout = eqx.filter_jit(
-        lambda e, s: collect(e, s.committee, s.world, s.key, steps=learner.steps, n_shadow=learner.n_shadow)
+        jax.vmap(
+            lambda e, s: collect(
+                e, s.committee, s.world, s.key, steps=learner.steps, n_shadow=learner.n_shadow
+            ),
+            in_axes=(None, 0),
+        )
     )
     begun = time.perf_counter()
     state, metrics = jax.block_until_ready(advance(env, state))

@@ -140,7 +140,7 @@ def test_masked_advantages_count_for_nothing() -> None:
 def minibatches(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[np.ndarray]]:
     """Runs an update whose loss only looks: the vectors of each minibatch in order, ``[time, lane]``."""
 
-    def seen(config: PPOConfig, n_envs: int) -> list[np.ndarray]:
+    def seen(config: PPOConfig, n_envs: int, n_shadow: int = 0) -> list[np.ndarray]:
         parts: list[np.ndarray] = []
 
         def loss(network: Network, mask: Any, batch: Batch, config: PPOConfig) -> Any:
@@ -151,6 +151,7 @@ def minibatches(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[np.ndarra
 
         monkeypatch.setattr(ppo, "ppo_loss", loss)
         batch = batch_of(0, n_envs=n_envs, members=1)
+        batch = with_(batch, applied=(jnp.arange(n_envs) >= n_shadow).astype(jnp.float32))
         networks = jax.tree.map(lambda leaf: leaf[None], member(0))
         optimizer = make_optimizer(config, 10)
         _, _, reports = update(
@@ -194,6 +195,17 @@ def test_environments_that_do_not_divide_wait_for_another_epoch(minibatches) -> 
     epochs = [[int(lane) for part in parts[i : i + 2] for lane in part[0]] for i in range(0, 12, 2)]
     assert all(len(set(lanes)) == len(lanes) == 4 for lanes in epochs)
     assert set().union(*epochs) == set(range(5))
+
+
+def test_shadow_and_applied_environments_are_dealt_evenly_and_either_may_sit_out(
+    minibatches: Callable[..., list[np.ndarray]],
+) -> None:
+    """Seven environments, three in shadow, in two minibatches of three: one sits out an epoch, not always the same."""
+    parts = minibatches(PPOConfig(epochs=24, minibatches=2), 7, 3)
+    lanes = [part[0].astype(int).tolist() for part in parts]
+    assert {sum(lane < 3 for lane in part) for part in lanes} <= {1, 2}
+    absent = {(set(range(7)) - set(a) - set(b)).pop() for a, b in zip(lanes[::2], lanes[1::2], strict=True)}
+    assert absent & {0, 1, 2} and absent & {3, 4, 5, 6}
 
 
 # The optimiser

@@ -16,16 +16,16 @@ ENV = Simulator(SimulatorConfig(n_hosts=2, episode_events=STEPS))
 
 
 @eqx.filter_jit
-def _roll(keys: jax.Array) -> tuple[Any, jax.Array]:
-    """States that random verdicts lead to, mild ones mostly, and what the critic is told of them."""
+def _roll(keys: jax.Array) -> tuple[Any, jax.Array, jax.Array]:
+    """States that random verdicts lead to, mild ones mostly, what the critic is told of them, and verdicts' worth."""
     start, _ = jax.vmap(ENV.reset)(keys)
     odds = jnp.log(jnp.array([0.9, 0.04, 0.03, 0.03]))
 
     def body(state: Any, index: jax.Array) -> tuple[Any, Any]:
         key = jax.vmap(lambda k: jax.random.fold_in(k, index))(keys)
         verdict = jax.vmap(lambda k: jax.random.categorical(jax.random.fold_in(k, 9), odds))(key)
-        after, _ = jax.vmap(ENV.step)(state, verdict.astype(jnp.int32), key)
-        return after, (state, jax.vmap(ENV.core)(state))
+        after, step = jax.vmap(ENV.step)(state, verdict.astype(jnp.int32), key)
+        return after, (state, jax.vmap(ENV.core)(state), step.credit)
 
     return jax.lax.scan(body, start, jnp.arange(STEPS))[1]
 
@@ -62,9 +62,19 @@ def _campaign(state: Any, c: int) -> list[float]:
     ]
 
 
+def _damage(state: Any) -> float:
+    """Of the pending event if it happens: its stage's, and the final damage with the last success."""
+    c = int(state.event.campaign)
+    if c < 0 or not state.event.effective:
+        return 0.0
+    stage = list(STAGES.values())[int(state.event.stage)]
+    last = state.event.stage == len(STAGES) - 1 and state.campaigns.progress[c] + 1 >= stage.needed
+    return stage.damage + last * ENV.config.attack.final_damage
+
+
 def test_the_critic_is_told_the_campaigns_the_event_and_the_silent_work() -> None:
-    states, told = _roll(jax.random.split(jax.random.key(5), ENVS))
-    told = np.asarray(told)
+    states, told, credit = _roll(jax.random.split(jax.random.key(5), ENVS))
+    told, credit = np.asarray(told), np.asarray(credit)
     assert told.shape == (STEPS, ENVS, ENV.spec.n_core) and np.isfinite(told).all()
     assert np.abs(told).max() < 6 and (told.std(axis=(0, 1)) > 0).mean() > 0.8, "of order 1, and they move"
     states = jax.tree.map(
@@ -79,7 +89,9 @@ def test_the_critic_is_told_the_campaigns_the_event_and_the_silent_work() -> Non
         np.testing.assert_allclose(found[:10], _campaign(state, 0), rtol=2e-4, atol=1e-5)
         np.testing.assert_allclose(found[10:20], _campaign(state, 1), rtol=2e-4, atol=1e-5)
         assert found[20] == (state.event.campaign >= 0)
-        assert (found[21] > 0) == bool((state.event.campaign >= 0) & state.event.effective)
+        np.testing.assert_allclose(found[21], _compressed(_damage(state)), rtol=1e-4, atol=1e-6)
+        worth = [_compressed(float(each)) for each in credit[t, e]]
+        np.testing.assert_allclose(found[22:26], worth, rtol=1e-4, atol=1e-5)
         busy = world.alive & (world.campaign < 0)
         hz = busy * relative[world.program] * np.where(world.burst, 3.0, 0.7) * ENV.config.host_rate_hz / 9.5
         left = np.clip(state.response.silent_until_s - now, 0, 600)

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from runtime.recorded import frame, small_run, write
 
+from phalanx.envs.export import simulate_table
 from phalanx.errors import RunError
 from phalanx.runtime.evaluate import evaluate, load_committee
 from phalanx.runtime.store import RunFolder, run_folders
@@ -90,7 +92,8 @@ def test_every_test_row_is_judged_once(result: dict[str, Any]) -> None:
 
 
 def test_seeds_are_averaged(result: dict[str, Any], run: Path) -> None:
-    assert len(result["per_seed"]) == 2
+    assert [seed["seed"] for seed in result["per_seed"]] == [7, 8], "those of training"
+    assert "seed" not in result and result["evaluation_seed"] == 0
     for name in ("tp", "recall", "pr_auc", "damage_prevented", "availability"):
         values = [seed[name] for seed in result["per_seed"] if seed[name] is not None]
         assert result[name] == pytest.approx(np.mean(values))
@@ -126,3 +129,17 @@ def test_a_checkpoint_that_is_not_the_operating_point_s_is_refused(run: Path, tm
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no such run"):
         evaluate(tmp_path / "nowhere")
+
+
+def test_a_committee_of_the_simulator_is_measured_on_a_table_that_it_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its critics were told the core state; recorded events have none, and no decision needs it."""
+    monkeypatch.setattr("phalanx.runtime.evaluate._PROBE_EPISODES", 8)
+    out = tmp_path / "run"
+    train(RunConfig(iterations=1, envs=4, steps=16, hidden=8, memory=8, episode_events=64, out=out))
+    table = tmp_path / "events.parquet"
+    simulate_table(hosts=2, hours=0.3, campaigns=1).write(table)
+    result = evaluate(out, data=table, episodes=4)
+    assert result["events"] == len(pl.read_parquet(table)) and 0 <= result["pr_auc"] <= 1
+    assert evaluate(out, episodes=4)["damage_prevented"] is not None

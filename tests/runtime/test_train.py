@@ -21,10 +21,11 @@ from phalanx.errors import DataError, RunError, UsageError
 from phalanx.runtime import train as training
 from phalanx.runtime.config import RunConfig
 from phalanx.runtime.evaluate import evaluate
+from phalanx.runtime.fingerprint import check_unchanged, fingerprints
 from phalanx.runtime.learner import iterate
 from phalanx.runtime.progress import Progress
 from phalanx.runtime.store import RunFolder
-from phalanx.runtime.train import initial_state, train
+from phalanx.runtime.train import initial_state, learner_config, train
 
 ALWAYS = {
     "iteration",
@@ -262,6 +263,41 @@ def test_a_run_s_data_must_be_what_it_was(tmp_path: Path) -> None:
     assert any("no baselines" in note and "SHA-256 differs" in note for note in result["notes"])
 
 
+def test_of_a_folder_the_files_that_are_read_must_not_change(tmp_path: Path) -> None:
+    """The run may lie in the folder of its data, and other files may come and go; data files and the map may not."""
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    write(folder / "events.parquet", frame())
+    mapping = tmp_path / "map.json"
+    mapping.write_text("{}")
+    known = fingerprints((folder, mapping))
+    assert sorted(Path(name).name for name in known) == ["events.parquet", "map.json"]
+    (folder / "run").mkdir()
+    (folder / "run" / "metrics.jsonl").write_text("{}")
+    (folder / "README").write_text("mine")
+    (folder / "events.rejects.jsonl").write_text("{}")
+    check_unchanged(known, (folder, mapping))
+    mapping.write_text('{"size": "bytes"}')
+    with pytest.raises(RunError, match="map.json: not the data"):
+        check_unchanged(known, (folder, mapping))
+    mapping.write_text("{}")
+    write(folder / "more.parquet", frame(1))
+    with pytest.raises(RunError, match="more.parquet: not the data"):
+        check_unchanged(known, (folder, mapping))
+    (folder / "more.parquet").unlink()
+    (folder / "events.parquet").unlink()
+    with pytest.raises(DataError, match="no data file in this folder"):
+        check_unchanged(known, (folder, mapping))
+
+
+@pytest.mark.parametrize(("envs", "expected"), [(64, 16), (24, 12), (3, 1)])
+def test_every_minibatch_holds_environments_of_both_kinds(envs: int, expected: int) -> None:
+    """Where verdicts are only logged the critic learns nothing: minibatches of such environments alone say loss 0."""
+    learner = learner_config(RunConfig(envs=envs))
+    assert learner.n_shadow == round(envs / 2) and learner.ppo.minibatches == expected
+    assert learner_config(RunConfig(envs=envs, shadow=0.0)).ppo.minibatches == min(16, envs)
+
+
 def test_training_validation_and_test_draw_from_keys_of_their_own(data: Path) -> None:
     """Keys that a split and a fold-in give alike would let validation repeat what training drew."""
     config = small_run(data)
@@ -287,6 +323,10 @@ def test_training_validation_and_test_draw_from_keys_of_their_own(data: Path) ->
         ({"gamma": 1.5}, r"--gamma 1.5: expected a number from 0 to 1"),
         ({"lam": -0.1}, r"--lam -0.1"),
         ({"reward_scale": 0.0}, r"--reward-scale 0"),
+        ({"learning_rate": 0.0}, r"--learning-rate 0"),
+        ({"epochs": 0}, r"--epochs 0: expected 1 or more"),
+        ({"minibatches": 0}, r"--minibatches 0"),
+        ({"hidden": 0}, r"--hidden 0"),
         ({"reward_scale": float("nan")}, r"--reward-scale nan"),
         ({"horizon": 1.0}, r"--horizon 1.0: expected more than 1"),
         ({"shadow": 1.0}, r"--shadow 1.0"),

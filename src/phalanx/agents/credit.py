@@ -9,10 +9,11 @@ where q(a), the local worth of voting a, comes from ``credit``, the environment'
 this event, and w in [0, 1] may change in the course of training. The local objective is a regression on the best vote
 rather than the expected worth sum_a pi(a) q(a): that one has no gradient where a member is sure and wrong, and large
 stakes drown small ones. With the log-likelihood pi becomes the probability that each vote is the best one, whatever the
-unit of the reward, and what an operating point cuts is a calibrated number. The critic always predicts the committee's
-return.
+unit of the reward (the entropy bonus and the other objective soften it). What it costs: an event counts the same
+whatever is at stake, and with the truth in hand alert is hardly ever the best vote, so alerts come from the committee's
+objective and from votes that differ. The critic always predicts the committee's return.
 
-Source: the M-step of Abdolmaleki et al., "Maximum a posteriori policy optimisation", 1806.06920, eq. 10, its
+Source: the M-step of Abdolmaleki et al., "Maximum a posteriori policy optimisation", 1806.06920, section 4.2, its
 non-parametric policy at temperature 0; the environment's estimate is in the place of a learned Q.
 """
 

@@ -3,8 +3,8 @@
 The critic reads the actor's memory but sends no gradient into it: the squared error of heavy-tailed returns would drown
 the policy's gradient in any layer that both train. It also reads what the environment tells it of its core state
 (``Environment.core``): returns depend on campaigns that no single event shows, and a critic is needed in training only.
-A value of history and state together leaves the policy's gradient unbiased (Baisero and Amato, "Unbiased asymmetric
-reinforcement learning under partial observability", 2105.11674, section 4).
+Such a baseline does not bias the policy's gradient; a bootstrap from it does as far as the value is not exact, as with
+any critic (Baisero and Amato, "Unbiased asymmetric reinforcement learning under partial observability", 2105.11674).
 
 Parameters are a plain module of arrays; a committee holds them stacked along a leading member axis and applies the
 functions below under ``vmap``. What depends on one event only is computed for all events at once; what depends on the

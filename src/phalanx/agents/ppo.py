@@ -155,7 +155,8 @@ def ppo_loss(
     """The PPO loss of one member (the member axis of ``batch`` is mapped away).
 
     L = -(1 - w) E[min(rho A, clip(rho, 1 - c, 1 + c) A)] - w E[log pi(a*)] + c_v E[(n - target)^2] - c_e E[H],
-    rho = pi(a) / pi_old(a); w and a* are those of ``agents.credit``.
+    rho = pi(a) / pi_old(a); w and a* are those of ``agents.credit``. The clip holds the surrogate only: while w = 1 a
+    policy moves as far as the likelihood asks, and approx_kl is large in the first iterations.
 
     Source: Schulman et al., "Proximal policy optimization algorithms", 1707.06347, eq. 7 and 9.
     """
@@ -242,11 +243,10 @@ def update(
         return (jax.tree.map(jnp.add, networks, updates), opt_state), report
 
     def shuffled(key: PRNGKeyArray) -> Array:
-        order = jax.random.permutation(key, n_envs)
-        order = order[
-            jnp.argsort(batch.applied[order], stable=True)
-        ]  # shadow environments first, each kind shuffled,
-        return order[: minibatches * per_batch].reshape(per_batch, minibatches).T  # and dealt out like cards
+        order = jax.random.permutation(key, n_envs)[: minibatches * per_batch]
+        # shadow environments first, each kind shuffled, and dealt out like cards
+        order = order[jnp.argsort(batch.applied[order], stable=True)]
+        return order.reshape(per_batch, minibatches).T
 
     lanes = jax.vmap(shuffled)(jax.random.split(key, config.epochs)).reshape(-1, per_batch)
     (networks, opt_state), reports = jax.lax.scan(step, (networks, opt_state), lanes)

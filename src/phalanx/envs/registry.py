@@ -7,15 +7,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from phalanx.data.encoder import Encoder
+from phalanx.data.encoder import Encoded, Encoder
 from phalanx.data.readers import read_events
 from phalanx.envs.base import Environment
-from phalanx.envs.recorded import RecordedEvents, record
+from phalanx.envs.recorded import record
 from phalanx.envs.replay import ReplayConfig, ReplayEnv
 from phalanx.envs.simulator import Simulator, SimulatorConfig
 from phalanx.envs.stream import StreamConfig, StreamEnv
 from phalanx.errors import UsageError, unknown_name
-from phalanx.types import ObservationSpec
 
 __all__ = ["ENVIRONMENTS", "make"]
 
@@ -52,17 +51,17 @@ def _settings(kind: type[Config], given: dict[str, Any]) -> Config:
     return kind(**given)
 
 
-def _rows(name: str, config: dict[str, Any]) -> tuple[RecordedEvents, ObservationSpec, dict[str, Any]]:
-    """The rows in time order, their columns, and the settings that are left."""
+def _rows(name: str, config: dict[str, Any]) -> tuple[Encoded, Encoder]:
+    """The rows in time order and their encoder; what is left in ``config`` are the environment's own settings."""
     data = config.pop("data", None)
     if data is None:
         raise UsageError(f"environment {name!r} needs recorded events: give data=FILE")
     sources = [Path(data)] if isinstance(data, str | Path) else [Path(part) for part in data]
     table = read_events(sources, label=config.pop("label", None), mapping=config.pop("mapping", None)).table
     features, encoder = config.pop("features", None), config.pop("encoder", None)
+    features = (features,) if isinstance(features, str) else features
     encoder = encoder or Encoder.fit(table, features=features)
-    rows = np.argsort(table.time_ns, kind="stable")
-    return record(encoder.encode(table, rows)), encoder.spec(config.get("n_entities", 128)), config
+    return encoder.encode(table, np.argsort(table.time_ns, kind="stable")), encoder
 
 
 def _simulator(config: dict[str, Any]) -> Environment:
@@ -70,13 +69,16 @@ def _simulator(config: dict[str, Any]) -> Environment:
 
 
 def _replay(config: dict[str, Any]) -> Environment:
-    events, spec, rest = _rows("replay", dict(config))
-    return ReplayEnv(events, spec, _settings(ReplayConfig, rest))
+    encoded, encoder = _rows("replay", config)
+    settings = _settings(ReplayConfig, config)
+    events = record(encoded, quarantine_ttl_s=settings.response.quarantine_ttl_s)
+    return ReplayEnv(events, encoder.spec(settings.n_entities), settings)
 
 
 def _stream(config: dict[str, Any]) -> Environment:
-    events, spec, rest = _rows("stream", dict(config))
-    return StreamEnv(events, spec, _settings(StreamConfig, rest))
+    encoded, encoder = _rows("stream", config)
+    settings = _settings(StreamConfig, config)
+    return StreamEnv(record(encoded), encoder.spec(settings.n_entities), settings)
 
 
 ENVIRONMENTS: dict[str, Callable[[dict[str, Any]], Environment]] = {

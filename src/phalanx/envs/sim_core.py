@@ -55,10 +55,10 @@ def core_features(
         ttl_s: a quarantine's time to live, in s.
 
     Returns:
-        Per campaign: attempted, to come, time to its next attempt on two scales, share of its successes, damage that
-        follows, successes a second, footholds awake and silent, whether it returns. Then: the pending event's truth,
-        damage and worth of each verdict; benign work that silence will cost and its share; the next ticket on a
-        hostile process; the pace of benign work.
+        Per campaign: attempted, to come, time to its next attempt on two scales, its successes and the damage that
+        follows as shares of the most, successes in 30 s, footholds awake and silent, whether it returns. Then: the
+        pending event's truth, damage and worth of each verdict; benign work that silence will cost and its share; the
+        next ticket on a hostile process; the pace of benign work.
     """
     now_s = event.time_s
     muted = silent(response, now_s)

@@ -29,7 +29,8 @@ class TaskReward:
     """Reward of a verdict by the event's label, in units of damage; 0 for an unknown label.
 
     With the defaults alert is the best answer to an event that is malicious with probability .38 to .58, allow below
-    and block above: a policy that follows it ranks threats by P(verdict >= alert), and each false alarm costs.
+    and block above. That holds for the expected reward, the committee's objective; the local one (``agents.credit``)
+    knows the label, for which alert is never best.
 
     Attributes:
         damage: of a malicious event that is allowed.

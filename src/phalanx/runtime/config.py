@@ -157,6 +157,10 @@ class RunConfig:
             "entities",
             "eval_every",
             "checkpoint_every",
+            "epochs",
+            "minibatches",
+            "hidden",
+            "memory",
         )
         for name in positive:
             if getattr(self, name) is not None and getattr(self, name) < 1:
@@ -168,8 +172,10 @@ class RunConfig:
                 raise UsageError(f"--{name} {getattr(self, name)}: expected a number from 0 to 1")
         if not 0.0 <= self.shadow < 1.0:
             raise UsageError(f"--shadow {self.shadow}: expected a share from 0 to below 1")
-        if not self.reward_scale > 0.0:
-            raise UsageError(f"--reward-scale {self.reward_scale}: expected a positive number")
+        for name in ("reward_scale", "learning_rate"):
+            if not getattr(self, name) > 0.0:
+                flag = f"--{name.replace('_', '-')}"
+                raise UsageError(f"{flag} {getattr(self, name)}: expected a positive number")
         if self.horizon <= 1.0:
             raise UsageError(f"--horizon {self.horizon}: expected more than 1 rollout")
         if self.views and len(self.views) != self.members:
@@ -238,6 +244,11 @@ class RunConfig:
         values = {"split_seed": self.seed, **_BY_ENV["simulator" if self.env == "simulator" else "recorded"]}
         missing = {name: value for name, value in values.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **missing)  # type: ignore[arg-type]
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """The files that decide what the rows are: the data, and the map of its columns."""
+        return (*self.data, *([self.map] if self.map else []))
 
     @property
     def episode_limit(self) -> int:

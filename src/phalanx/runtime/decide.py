@@ -4,6 +4,8 @@ Each event is answered in three steps: every member reads its process's memory a
 votes; the committee's rule turns the votes received into the verdict.
 """
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -22,7 +24,7 @@ from phalanx.agents.normalizer import NormalizerState, denormalize
 from phalanx.committee.voting import tally, verdict_of
 from phalanx.types import Decision, Observation, ObservationSpec, Verdict
 
-__all__ = ["Committee", "Opinion", "appraise", "consult", "decide_events", "settle", "vote"]
+__all__ = ["Committee", "Opinion", "appraise", "consult", "decide_events", "deployed", "settle", "vote"]
 
 
 class Committee(eqx.Module):
@@ -46,6 +48,19 @@ class Committee(eqx.Module):
     def n_members(self) -> int:
         """Number of members."""
         return self.masks.shape[0]
+
+
+def deployed(committee: Committee) -> Committee:
+    """The committee as it decides anywhere: its critics lose the input of the core state, which is for training."""
+    return Committee(
+        networks=eqx.tree_at(
+            lambda n: n.value_core, committee.networks, committee.networks.value_core[:, :0]
+        ),
+        masks=committee.masks,
+        normalizers=committee.normalizers,
+        spec=dataclasses.replace(committee.spec, n_core=0),
+        f=committee.f,
+    )
 
 
 class Opinion(eqx.Module):

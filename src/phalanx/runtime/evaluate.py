@@ -34,7 +34,7 @@ from phalanx.runtime.baselines import (
     try_playbooks,
 )
 from phalanx.runtime.config import RunConfig
-from phalanx.runtime.decide import Committee, decide_events
+from phalanx.runtime.decide import Committee, decide_events, deployed
 from phalanx.runtime.episodes import CommitteePolicy, Course, ThresholdPolicy, run_episodes
 from phalanx.runtime.fingerprint import check_unchanged
 from phalanx.runtime.learner import init_committee
@@ -73,7 +73,7 @@ def evaluate(
         The keys of CONTRACT.md; with several seeds their means, and ``per_seed``, ``intervals``.
 
     Raises:
-        RunError: no run, or a damaged one.
+        RunError: no run, a damaged one, or one whose own data changed since training.
         DataError: data that cannot be used.
     """
     folders = run_folders(run)
@@ -95,7 +95,8 @@ def evaluate(
         results[-1] |= {
             "data": None if data is None else str(data),
             "episodes": episodes,
-            "seed": seed,
+            "seed": config.seed,
+            "evaluation_seed": seed,
         }
         folder.write_eval(results[-1])
     if len(results) == 1:
@@ -112,7 +113,7 @@ def _parts(
 
     def own() -> Task:
         if known:
-            check_unchanged(known, config.data)
+            check_unchanged(known, config.sources)
         return build_task(config, encoder)
 
     if data is None:
@@ -122,7 +123,7 @@ def _parts(
     try:
         return own(), part, list(notes)
     except PhalanxError as error:
-        return None, part, [*notes, f"no baselines: the run's own data cannot be read ({error})"]
+        return None, part, [*notes, f"no baselines: the run's own data cannot be used ({error})"]
 
 
 def load_committee(folder: RunFolder, config: RunConfig, env: Environment) -> tuple[Any, dict[str, Any]]:
@@ -134,7 +135,7 @@ def load_committee(folder: RunFolder, config: RunConfig, env: Environment) -> tu
     like = (
         init_original_state(env, config, jax.random.key(0)).committee
         if isinstance(env, OriginalEnv)
-        else init_committee(env.spec, learner_config(config), jax.random.key(0))
+        else deployed(init_committee(env.spec, learner_config(config), jax.random.key(0)))
     )
     point = folder.read_operating_point()
     iteration, committee = folder.checkpoints.load(like, best=True)
@@ -382,7 +383,7 @@ def _merge(results: list[dict[str, Any]]) -> dict[str, Any]:
         {k: v for k, v in result.items() if k not in ("course", "damage_by_episode", "notes")}
         for result in results
     ]
-    merged = _mean(plain)
+    merged = _mean([{k: v for k, v in row.items() if k != "seed"} for row in plain])
     merged["notes"] = results[0]["notes"]
     if "course" in results[0]:
         merged["course"] = results[0]["course"]

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from phalanx.data.readers import source_files
 from phalanx.errors import RunError
 
 __all__ = ["check_unchanged", "fingerprints"]
@@ -12,7 +13,7 @@ _CHUNK = 1 << 20
 
 
 def fingerprints(sources: Sequence[Path]) -> dict[str, str]:
-    """SHA-256 of every source file, by its path as given; the files of a folder one by one.
+    """SHA-256 of every file that is read from the sources, by its path; of a folder its data files, one by one.
 
     Example:
         >>> import tempfile
@@ -21,11 +22,7 @@ def fingerprints(sources: Sequence[Path]) -> dict[str, str]:
         >>> fingerprints([file])[str(file)][:8]
         'e3b0c442'
     """
-    files = [
-        file
-        for source in sources
-        for file in (sorted(p for p in source.rglob("*") if p.is_file()) if source.is_dir() else [source])
-    ]
+    files = source_files(sources) if sources else []
     return {str(file): _sha256(file) for file in files if file.is_file()}
 
 

@@ -45,7 +45,8 @@ class Rollout(eqx.Module):
     """What happened in T steps of E environments.
 
     Attributes:
-        vectors, core, reads, initial: what members saw, knew and remembered (see ``agents.ppo.Batch``).
+        vectors, reads, initial: what the members saw and remembered (see ``agents.ppo.Batch``).
+        core: what the critics alone are told.
         votes, log_probs: each member's vote and policy.
         value: V of each event, in reward units.
         next_value: V of the event that follows; of the old episode's final observation where the episode was cut.
@@ -155,9 +156,8 @@ def collect(
         env_state, time_step, final_state = jax.vmap(auto_reset_step, in_axes=(None, 0, 0, 0))(
             env, world.env_state, applied, jax.random.split(key_env, n_envs)
         )
-        final_core = jax.vmap(env.core)(final_state)
         cut_value = _value_of_cuts(
-            committee, table, time_step.final_observation, final_core, time_step.truncated
+            env, committee, table, time_step.final_observation, final_state, time_step.truncated
         )
         episode_reward = world.episode_reward + time_step.reward
         record = {
@@ -202,17 +202,29 @@ def collect(
     return world, Rollout(initial=initial, **record)
 
 
+@jax.custom_batching.custom_vmap
+def _in_any_run(condition: Bool[Array, ""]) -> Bool[Array, ""]:
+    """The condition, or where runs are mapped over (seeds) whether it holds in any: a branch stays a branch."""
+    return condition
+
+
+@_in_any_run.def_vmap
+def _over_runs(size: int, mapped: list[bool], condition: Array) -> tuple[Array, bool]:
+    return condition.any(), False
+
+
 def _value_of_cuts(
+    env: Environment,
     committee: Committee,
     table: MemoryTable,
     final: Observation,
-    core: Float[Array, "env core"],
+    state: Any,
     truncated: Bool[Array, " env"],
 ) -> Float[Array, "member env"]:
     """V of the final observations, with the memory before the reset; computed only where an episode was cut."""
     shape = (committee.n_members, truncated.shape[0])
     return jax.lax.cond(
-        truncated.any(),
-        lambda: appraise(committee, consult(committee, table, final), core),
+        _in_any_run(truncated.any()),
+        lambda: appraise(committee, consult(committee, table, final), jax.vmap(env.core)(state)),
         lambda: jnp.zeros(shape, jnp.float32),
     )

@@ -20,6 +20,7 @@ from phalanx.analysis.metrics import best_threshold, detection_metrics
 from phalanx.envs.original import OriginalEnv
 from phalanx.errors import DataError, UsageError
 from phalanx.runtime.config import RunConfig
+from phalanx.runtime.decide import deployed
 from phalanx.runtime.fingerprint import check_unchanged, fingerprints
 from phalanx.runtime.learner import LearnerConfig, TrainState, init_train_state, iterate
 from phalanx.runtime.original import OriginalState, check_original, init_originals, originals_step
@@ -29,7 +30,7 @@ from phalanx.runtime.store import RunFolder
 from phalanx.runtime.task import Task, build_task
 from phalanx.runtime.watch import ballot, operating_score, verdicts, watch
 
-__all__ = ["OperatingPoint", "initial_state", "learner_config", "train", "validate"]
+__all__ = ["OperatingPoint", "compiled_iteration", "initial_state", "learner_config", "train", "validate"]
 
 State = TypeVar("State")
 
@@ -57,11 +58,14 @@ def learner_config(config: RunConfig) -> LearnerConfig:
     """The settings that an iteration needs."""
     config = config.resolved
     assert config.envs and config.steps
+    n_shadow = _shadow_envs(config, config.envs)
+    fewest = min(n_shadow or config.envs, config.envs - n_shadow)  # every minibatch holds both kinds
+    ppo = dataclasses.replace(config.ppo, minibatches=min(config.minibatches, fewest))
     return LearnerConfig(
         f=config.f,
         views=config.member_views,
         n_envs=config.envs,
-        n_shadow=_shadow_envs(config, config.envs),
+        n_shadow=n_shadow,
         steps=config.steps,
         stagger=config.episode_limit,
         iterations=config.iterations,
@@ -73,7 +77,7 @@ def learner_config(config: RunConfig) -> LearnerConfig:
         credit=config.credit,
         reward_scale=config.reward_scale,
         network=config.network,
-        ppo=config.ppo,
+        ppo=ppo,
     )
 
 
@@ -160,14 +164,14 @@ def train(
     config = dataclasses.replace(
         config,
         out=path,
-        data=tuple(source.absolute() for source in config.data),
-        map=None if config.map is None else config.map.absolute(),
+        data=tuple(source.resolve() for source in config.data),
+        map=None if config.map is None else config.map.resolve(),
     )
     if resume is not None:
         parent = RunFolder.open(path)
         _check_resumable(config, RunConfig.of(parent.config()))
         if parent.read_data():
-            check_unchanged(parent.read_data(), config.data)
+            check_unchanged(parent.read_data(), config.sources)
     config = config.resolved
     if config.is_original:
         check_original(config)
@@ -227,11 +231,10 @@ def _folders(config: RunConfig, path: Path, task: Task, resume: bool) -> list[Ru
         folders = []
         for index in range(config.seeds):
             own = dataclasses.replace(config, seed=config.seed + index, seeds=1, out=parent.seed_path(index))
-            there = (
-                resume and (parent.seed_path(index) / "config.json").exists()
-            )  # a kill may have come before it
+            # a kill may have come before this seed's folder was made
+            there = resume and (parent.seed_path(index) / "config.json").exists()
             folders.append(RunFolder.create(parent.seed_path(index), own.to_dict(), resume=there))
-    known = fingerprints(config.data)
+    known = fingerprints(config.sources)
     for folder in {parent, *folders}:
         folder.write_data(known)
     for folder in folders:
@@ -271,7 +274,7 @@ def _loop(
     start: int,
     progress: Callable[..., Progress] | None,
 ) -> None:
-    advance = originals_step(config) if config.is_original else _step(config)
+    advance = originals_step(config) if config.is_original else compiled_iteration(config)
     keys = [jax.random.key(config.seed + i) for i in range(config.seeds)]
     best = [_best_so_far(folder) for folder in folders]
     begun = time.monotonic() - max((row["wall_s"] for row in folders[0].read_metrics()[-1:]), default=0.0)
@@ -296,7 +299,7 @@ def _loop(
             shown.update(_mean_row(rows))
 
 
-def _step(config: RunConfig) -> Callable[[Any, Any], tuple[Any, dict[str, jax.Array]]]:
+def compiled_iteration(config: RunConfig) -> Callable[[Any, Any], tuple[Any, dict[str, jax.Array]]]:
     """One compiled iteration of all seeds."""
     learner = learner_config(config)
     return eqx.filter_jit(
@@ -320,7 +323,8 @@ def _keep_best(
     value = float(np.nan_to_num(point.metrics["eval/f1"]))
     if value <= best:
         return best
-    folder.checkpoints.save_best(iteration, state.committee)
+    kept = state.committee if isinstance(state, OriginalState) else deployed(state.committee)
+    folder.checkpoints.save_best(iteration, kept)
     folder.write_operating_point(
         {
             "threshold": point.threshold,

@@ -25,7 +25,7 @@ from phalanx.data.rows import ROW, Reject
 from phalanx.errors import DataError, unknown_name
 from phalanx.files import atomic_path
 
-__all__ = ["READERS", "IngestReport", "Ingested", "ingest", "read_events"]
+__all__ = ["READERS", "IngestReport", "Ingested", "ingest", "read_events", "source_files"]
 
 READERS: Mapping[str, Reader] = {
     reader.name: reader for reader in (PHALANX, DARPA, ADFA, NSL_KDD, ZEEK, GENERIC)
@@ -110,7 +110,7 @@ def read_events(
     if column_map is not None and format == "auto":
         format = GENERIC.name
     paths = [Path(sources)] if isinstance(sources, str | Path) else [Path(source) for source in sources]
-    parts, rejects = _load(_expand(paths))
+    parts, rejects = _load(source_files(paths))
     frames, notes, formats, offset = [], [], [], 0
     for part in parts:
         names = set(part.frame.columns)
@@ -163,8 +163,12 @@ def ingest(
     return IngestReport(out, len(read.table), written, len(read.rejects), read.notes, read.formats)
 
 
-def _expand(paths: Sequence[Path]) -> list[Path]:
-    """Folders become their data files, by name."""
+def source_files(paths: Sequence[Path]) -> list[Path]:
+    """The files that are read from sources: folders become their data files, by name.
+
+    Raises:
+        DataError: no source, or a folder without a data file.
+    """
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
