@@ -1,7 +1,9 @@
 """What all tests share: a strict JAX, lean Hypothesis, and the things a machine may lack."""
 
+import gc
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -48,6 +50,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if os.environ.get("PHALANX_REQUIRE_BROWSER"):
             pytest.fail(reason)
         pytest.skip(reason)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_programs_do_not_pile_up() -> Iterator[None]:
+    """Each compiled program maps memory of its own, and a process may hold 65,530 such maps: beyond them it dies."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -263,6 +263,11 @@ def test_a_run_s_data_must_be_what_it_was(tmp_path: Path) -> None:
     assert any("no baselines" in note and "SHA-256 differs" in note for note in result["notes"])
 
 
+def test_a_run_does_not_go_back(straight: Straight) -> None:
+    with pytest.raises(UsageError, match=r"--iterations 4: the run has done 6 already"):
+        train(dataclasses.replace(straight.config, iterations=4), resume=straight.folder.path)
+
+
 def test_of_a_folder_the_files_that_are_read_must_not_change(tmp_path: Path) -> None:
     """The run may lie in the folder of its data, and other files may come and go; data files and the map may not."""
     folder = tmp_path / "logs"

@@ -198,7 +198,13 @@ def _comparison(evaluation: Mapping[str, Any]) -> str:
 def _conditions(evaluation: Mapping[str, Any]) -> str:
     source = evaluation.get("threshold_source")
     words = "Detection on the same events for all; response in closed loop. Best in green, the oracle apart."
-    return f"{words} Threshold from: {source}." if source else words
+    words = f"{words} Threshold from: {source}." if source else words
+    other = evaluation.get("data")
+    return (
+        f"{words} Measured on {escape(Path(str(other)).name)}, not on the run's own test part."
+        if other
+        else words
+    )
 
 
 def _matrix(evaluation: Mapping[str, Any]) -> str:

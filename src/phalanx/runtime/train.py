@@ -26,7 +26,7 @@ from phalanx.runtime.learner import LearnerConfig, TrainState, init_train_state,
 from phalanx.runtime.original import OriginalState, check_original, init_originals, originals_step
 from phalanx.runtime.original_judge import validate_original
 from phalanx.runtime.progress import Progress
-from phalanx.runtime.store import RunFolder
+from phalanx.runtime.store import RunFolder, run_folders
 from phalanx.runtime.task import Task, build_task
 from phalanx.runtime.watch import ballot, operating_score, verdicts, watch
 
@@ -172,6 +172,11 @@ def train(
         _check_resumable(config, RunConfig.of(parent.config()))
         if parent.read_data():
             check_unchanged(parent.read_data(), config.sources)
+        done = min(max(each.checkpoints.iterations(), default=0) for each in run_folders(path))
+        if done > config.iterations:
+            raise UsageError(
+                f"--iterations {config.iterations}: the run has done {done} already. Ask for more"
+            )
     config = config.resolved
     if config.is_original:
         check_original(config)
@@ -250,6 +255,7 @@ def _seed_of(state: State, index: int) -> State:
 def _resumed(folders: list[RunFolder], like: State) -> tuple[int, State]:
     """The newest checkpoint that all seeds have, or the beginning, and their metrics cut back to it."""
     if not all(folder.checkpoints.iterations() for folder in folders):  # killed before the first checkpoint
+        _LOG.info("no checkpoint yet: the run starts from its beginning")
         for folder in folders:
             folder.truncate_metrics(0)
         return 0, like
