@@ -74,6 +74,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return error.exit_code
         except KeyboardInterrupt:
             print("phalanx: interrupted", file=sys.stderr)
+            if (
+                arguments is None
+            ):  # the process's own command line: threads that still compile crash an orderly end
+                sys.stdout.flush()
+                os._exit(_INTERRUPTED)
             return _INTERRUPTED
         except BrokenPipeError:  # the reader of stdout, say `head`, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

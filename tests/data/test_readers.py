@@ -400,3 +400,17 @@ def test_the_fast_way_through_json_is_the_slow_one(rows: list[dict], tmp_path: P
     slow = load_ndjson(tmp_path / "rows.ndjson", spoilt.encode())
     assert len(slow.rejects) == 1
     assert_frame_equal(fast.frame, slow.frame, check_column_order=False)
+
+
+@pytest.mark.parametrize(("odd", "said"), [(1, True), (2, True), (3, False), (0, False)])
+def test_a_column_of_numbers_with_few_other_values_is_noted(tmp_path: Path, odd: int, said: bool) -> None:
+    """It is read as text, and text that is different in every row teaches nothing: without a note it would be lost."""
+    values = ["NaNish"] * odd + [str(n) for n in range(200 - odd)]
+    file = tmp_path / "events.csv"
+    file.write_text("subject,kind,bytes\n" + "".join(f"p{i % 7},READ,{v}\n" for i, v in enumerate(values)))
+    read = read_events(file)
+    assert len(read.table) == 200 and not read.rejects
+    notes = [note for note in read.notes if "column bytes" in note]
+    assert len(notes) == said
+    if said:
+        assert f"{odd} of 200 values are no numbers (first: 'NaNish')" in notes[0]

@@ -32,6 +32,9 @@ READERS: Mapping[str, Reader] = {
 }
 """Formats by name; ``auto`` takes the first whose columns match."""
 
+_FEW = 0.01
+"""Share of values that are no numbers up to which a column of text looks like one of numbers."""
+
 _DATA_SUFFIXES = (
     ".parquet",
     ".arrow",
@@ -126,10 +129,29 @@ def read_events(
         frame, bad, said = finish(converted, label, offset=offset)
         frames.append(EventTable.of(frame).frame)
         rejects += bad
-        notes += said
+        notes += [*said, *_misfits(part)]
         formats.append(reader.name)
         offset += part.frame.height
     return Ingested(EventTable.of(_concatenate(frames)), tuple(rejects), tuple(notes), tuple(formats))
+
+
+def _misfits(part: Part) -> list[str]:
+    """Notes on columns of numbers that are read as text because a few values are none.
+
+    No row is set aside for it: user ids, say, are mostly numbers and rarely names, and right as they are.
+    """
+    notes = []
+    for name, dtype in part.frame.schema.items():
+        if dtype != pl.String:
+            continue
+        values = part.frame[name].drop_nulls()
+        odd = values.filter(values.cast(pl.Float64, strict=False).is_null())
+        if 0 < len(odd) <= _FEW * len(values):
+            notes.append(
+                f"{part.source}: column {name}: {len(odd)} of {len(values):,} values are no numbers "
+                f"(first: {odd[0]!r}), so all are read as text; mend them if they should be numbers"
+            )
+    return notes
 
 
 def ingest(
