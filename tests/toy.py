@@ -57,7 +57,8 @@ class ToyEnv(Environment):
     def pending(self, state):
         threat = state.marked[state.entity]
         campaign = jnp.where(threat, state.entity, -1)
-        return Truth(threat.astype(jnp.int32), campaign, jnp.full((), -1, jnp.int32))
+        none = jnp.full((), -1, jnp.int32)
+        return Truth(threat.astype(jnp.int32), campaign, none, none, jnp.int32(0))
 
     def step(self, state, verdict, key):
         key_entity, key_obs = jax.random.split(key)

@@ -82,11 +82,15 @@ class Truth(eqx.Module):
         label: 1 malicious, 0 benign, -1 unknown.
         campaign: id of the campaign, -1 where there is none.
         stage: index of the attack stage, -1 where there is none.
+        cause: index of the technique or of the benign job behind the event, -1 where the source does not say.
+        bait: 1 where a benign event is of a rare type that attacks use as well, else 0.
     """
 
     label: Int[Array, "*batch"]
     campaign: Int[Array, "*batch"]
     stage: Int[Array, "*batch"]
+    cause: Int[Array, "*batch"]
+    bait: Int[Array, "*batch"]
 
 
 class Score(eqx.Module):
@@ -105,6 +109,9 @@ class Score(eqx.Module):
         contain_s: sum over contained campaigns of the time from the first attempted event to the quarantine, in s.
         duration_s: simulated or recorded time that the episode covers, in s.
         events: events decided.
+        loss: the damage plus what the answers cost (benign work denied or silenced, the analysts' time), in units of
+            damage; what a perfect answer keeps at 0.
+        furthest: attack stages that any campaign has entered, 0 before the first.
     """
 
     damage: Float[Array, "*batch"]
@@ -119,6 +126,8 @@ class Score(eqx.Module):
     contain_s: Float[Array, "*batch"]
     duration_s: Float[Array, "*batch"]
     events: Float[Array, "*batch"]
+    loss: Float[Array, "*batch"]
+    furthest: Float[Array, "*batch"]
 
 
 class TimeStep(eqx.Module):

@@ -249,7 +249,7 @@ class OriginalEnv(Environment):
     def pending(self, state: OriginalState) -> Truth:
         """The truth of the row shown; the original knows no campaigns."""
         none = jnp.full((), -1, jnp.int32)
-        return Truth(self.label[state.place], none, none)
+        return Truth(self.label[state.place], none, none, none, none + 1)
 
     def _observe(self, state: OriginalState) -> Observation:
         """The row; the memory of the one entity is carried on within the episode."""

@@ -91,7 +91,13 @@ class RecordedEvents(eqx.Module):
 
     def truth(self, row: Int[Array, ""]) -> Truth:
         """What only the evaluator knows of the row."""
-        return Truth(label=self.label[row], campaign=self.campaign[row], stage=self.stage[row])
+        return Truth(
+            label=self.label[row],
+            campaign=self.campaign[row],
+            stage=self.stage[row],
+            cause=jnp.int32(-1),
+            bait=jnp.int32(0),
+        )
 
 
 def record(

@@ -31,11 +31,11 @@ from phalanx.envs.response import (
     Response,
     ResponseConfig,
     ResponseState,
+    charge,
     context_features,
     credit_by_verdict,
     init_response,
     respond,
-    reward_of,
     silent,
 )
 from phalanx.envs.slots import SlotTable, claim, init_slots
@@ -199,7 +199,7 @@ class ReplayEnv(Environment):
             ),
         )
         alerted = verdict == Verdict.ALERT
-        reward = reward_of(
+        score, loss = charge(
             config, before=state.score, after=score, alerted=alerted & scored, ticket=outcome.ticket
         )
         left = jnp.maximum(state.left - 1, 0)
@@ -222,7 +222,7 @@ class ReplayEnv(Environment):
         )
         return state, TimeStep(
             observation=observation,
-            reward=reward,
+            reward=-loss,
             credit=credit,
             terminated=jnp.zeros((), bool),
             truncated=(following >= state.stop) | (left <= 0),
@@ -349,6 +349,8 @@ class ReplayEnv(Environment):
             contain_s=old.contain_s,
             duration_s=old.duration_s,
             events=old.events + one(scored),
+            loss=old.loss,
+            furthest=jnp.maximum(old.furthest, one(malicious) * (self.events.stage[row] + 1.0)),
         )
 
     def _pass(

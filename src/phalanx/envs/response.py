@@ -24,11 +24,11 @@ __all__ = [
     "ResponseConfig",
     "ResponseState",
     "context_features",
+    "charge",
     "credit_by_verdict",
     "forget",
     "init_response",
     "respond",
-    "reward_of",
     "silent",
     "subtree",
 ]
@@ -260,24 +260,28 @@ def context_features(
     )
 
 
-def reward_of(
+def charge(
     config: ResponseConfig,
     *,
     before: Score,
     after: Score,
     alerted: Bool[Array, ""],
     ticket: Bool[Array, ""],
-) -> Float[Array, ""]:
-    """The committee's reward for one step: minus the damage, the benign work lost and the analysts' time.
+) -> tuple[Score, Float[Array, ""]]:
+    """Adds one step's loss to the totals: its damage, the benign work lost and the analysts' time.
 
     Args:
         config: costs.
         before: totals before the step.
-        after: totals after it.
+        after: totals after it, but for the loss.
         alerted: the verdict was alert.
         ticket: it opened a ticket.
+
+    Returns:
+        The totals, and the step's loss. The committee's reward is its negative; the score never rests on the reward.
     """
     damage = after.damage - before.damage
     lost = after.benign_lost - before.benign_lost
     alert_cost = jnp.where(alerted, jnp.where(ticket, config.ticket_cost, config.alert_cost), 0.0)
-    return -(damage + config.benign_cost * lost + alert_cost)
+    loss = damage + config.benign_cost * lost + alert_cost
+    return eqx.tree_at(lambda score: score.loss, after, before.loss + loss), loss

@@ -31,12 +31,12 @@ from phalanx.envs.response import (
     CONTEXT_COLUMNS,
     ResponseConfig,
     ResponseState,
+    charge,
     context_features,
     credit_by_verdict,
     forget,
     init_response,
     respond,
-    reward_of,
     silent,
     subtree,
 )
@@ -211,8 +211,10 @@ class Simulator(Environment):
             + jnp.where(newly, now_s - campaigns.first_s, 0.0).sum(dtype=jnp.float32),
             duration_s=following.time_s,
             events=before.events + 1.0,
+            loss=before.loss,
+            furthest=jnp.maximum(before.furthest, 1.0 + campaigns.stage.max()),
         )
-        reward = reward_of(
+        score, loss = charge(
             config, before=before, after=score, alerted=verdict == Verdict.ALERT, ticket=effect.ticket
         )
         score = self._meet(score, campaigns, following)
@@ -222,7 +224,7 @@ class Simulator(Environment):
         terminated = complete.any()
         time_step = TimeStep(
             observation=observation,
-            reward=reward,
+            reward=-loss,
             credit=credit,
             terminated=terminated,
             truncated=(steps >= self.config.episode_events) & ~terminated,
@@ -235,7 +237,9 @@ class Simulator(Environment):
     def pending(self, state: SimulatorState) -> Truth:
         """The truth of the event that waits."""
         event = state.event
-        return Truth((event.campaign >= 0).astype(jnp.int32), event.campaign, event.stage)
+        return Truth(
+            (event.campaign >= 0).astype(jnp.int32), event.campaign, event.stage, jnp.int32(-1), jnp.int32(0)
+        )
 
     def core(self, state: SimulatorState) -> Float[Array, " core"]:
         """What the critic is told: see ``sim_core.core_features``."""
