@@ -54,7 +54,7 @@ def _run(env: Environment, starts: Any, verdicts: Any, keys: Any) -> tuple[Obser
 
     def body(state: Any, at: Any) -> Any:
         verdict, key = at
-        state, step, _ = jax.vmap(auto_reset_step, (None, 0, 0, 0))(env, state, verdict, key)
+        state, step, _ = auto_reset_step(env, state, verdict, key)
         return state, step
 
     _, steps = jax.lax.scan(body, state, (verdicts, keys))

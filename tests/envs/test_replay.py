@@ -87,6 +87,7 @@ class _Loop:
         if scored:
             total["events"] += 1
             total["malicious"] += label == 1
+            total["furthest"] = max(total["furthest"], (label == 1) * (int(e.stage[row]) + 1))
             total["benign"] += label == 0
             total["damage"] += label == 1 and verdict < 2
             total["benign_lost"] += label == 0 and verdict >= 2
@@ -153,6 +154,7 @@ def test_score_and_rows_match_a_plain_loop(seed, first):
     decided = len(loop.rows)
     assert rows[:decided].tolist() == loop.rows
     assert int(np.argmax(np.asarray(steps.truncated))) == decided - 1
+    del loop.total["loss"]  # checked below, from its parts
     for name, expected in loop.total.items():
         assert float(getattr(steps.score, name)[-1]) == pytest.approx(float(expected)), name
     costs = steps.score.damage[-1] + RESPONSE.benign_cost * steps.score.benign_lost[-1]
@@ -160,6 +162,7 @@ def test_score_and_rows_match_a_plain_loop(seed, first):
     tickets = loop.total["alerts"]
     costs = float(costs) + RESPONSE.ticket_cost * tickets + RESPONSE.alert_cost * (alerted.sum() - tickets)
     assert float(steps.reward.sum()) == pytest.approx(-costs, rel=1e-4, abs=1e-4)
+    assert float(steps.score.loss[-1]) == pytest.approx(costs, rel=1e-4, abs=1e-4)
 
 
 def test_the_window_changes_nothing_but_speed():

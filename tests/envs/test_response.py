@@ -14,7 +14,12 @@ from phalanx.types import Verdict
 
 N = 6
 CONFIG = ResponseConfig(analysts=2, service_s=20.0, max_wait_s=30.0, quarantine_ttl_s=50.0)
-_subtree, _respond = eqx.filter_jit(subtree), eqx.filter_jit(respond)
+_subtree = eqx.filter_jit(subtree)
+
+
+@eqx.filter_jit
+def _respond(config: ResponseConfig, state: Any, *, parent: Any, **event: Any) -> Any:
+    return respond(config, state, tree=lambda marked: subtree(marked, parent), **event)
 
 
 @st.composite

@@ -1,6 +1,7 @@
 """Statements over seeds: interquartile mean, bootstrap intervals and paired differences.
 
-Half-dozen-seed results scatter, so a claim carries an interval and its worst seed, never a bare mean.
+Half-dozen-seed results scatter, so a claim carries an interval and its worst seed, never a bare mean. Where values
+vary by episode too, see ``hierarchical``.
 """
 
 from collections.abc import Callable, Sequence

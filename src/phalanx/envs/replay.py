@@ -37,6 +37,7 @@ from phalanx.envs.response import (
     init_response,
     respond,
     silent,
+    subtree,
 )
 from phalanx.envs.slots import SlotTable, claim, init_slots
 from phalanx.errors import UsageError
@@ -177,7 +178,7 @@ class ReplayEnv(Environment):
             verdict=verdict,
             entity=state.entity,
             now_s=now_s,
-            parent=state.slots.parent,
+            tree=lambda marked: subtree(marked, state.slots.parent),
             malicious=works_for >= 0,
         )
         campaigns, attempts = self._attempt(state.campaigns, row, now_s, scored)
@@ -350,7 +351,9 @@ class ReplayEnv(Environment):
             duration_s=old.duration_s,
             events=old.events + one(scored),
             loss=old.loss,
-            furthest=jnp.maximum(old.furthest, one(malicious) * (self.events.stage[row] + 1.0)),
+            furthest=jnp.maximum(
+                old.furthest, one(malicious) * (self.events.stage[row] + 1).astype(jnp.float32)
+            ),
         )
 
     def _pass(

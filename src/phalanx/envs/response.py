@@ -10,6 +10,7 @@ The environment supplies the truth, the damage and the process tree; this module
 costs.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import equinox as eqx
@@ -23,8 +24,8 @@ __all__ = [
     "Response",
     "ResponseConfig",
     "ResponseState",
-    "context_features",
     "charge",
+    "context_features",
     "credit_by_verdict",
     "forget",
     "init_response",
@@ -156,7 +157,7 @@ def respond(
     verdict: Int[Array, ""],
     entity: Int[Array, ""],
     now_s: Float[Array, ""],
-    parent: Int[Array, " entity"],
+    tree: Callable[[Bool[Array, " entity"]], Bool[Array, " entity"]],
     malicious: Bool[Array, " entity"],
 ) -> tuple[ResponseState, Response]:
     """Applies a verdict to the event of ``entity`` at ``now_s``.
@@ -167,14 +168,13 @@ def respond(
         verdict: 0..3.
         entity: slot of the acting process.
         now_s: time of the event since the start of the episode, in s.
-        parent: slot of each process's parent, -1 where there is none.
+        tree: from marked processes to all that descend from them, the marked ones among them.
         malicious: which processes work for a campaign; an analyst who closes such a ticket contains the subtree.
     """
-    slots = jnp.arange(parent.shape[0])
-    acting = slots == entity
+    acting = jnp.arange(malicious.shape[0]) == entity
 
     due = state.ticket_done_s <= now_s
-    contained = subtree(due & malicious, parent) & (due & malicious).any()
+    contained = tree(due & malicious)
     ticket_done_s = jnp.where(due, jnp.inf, state.ticket_done_s)
     silent_until_s = jnp.where(contained, jnp.inf, state.silent_until_s)
 
@@ -189,7 +189,7 @@ def respond(
     analyst_free_s = jnp.where(busy, done_s, state.analyst_free_s)
 
     quarantined = verdict == Verdict.QUARANTINE
-    silenced = subtree(acting, parent) & quarantined
+    silenced = tree(acting) & quarantined
     until_s = now_s + config.quarantine_ttl_s
     silent_until_s = jnp.where(silenced, jnp.maximum(silent_until_s, until_s), silent_until_s)
 

@@ -1,4 +1,4 @@
-"""Campaigns: when an attacker acts, through which process, and how a campaign advances, stops or returns.
+"""Campaigns: when an attacker acts, through which process, and how a campaign advances, gives way, stops or returns.
 
 Every random number of a campaign comes from its own key and its own count of attempts, so that two policies face the
 same attacker until their answers differ.
@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from phalanx.envs.catalogue import STAGES, Tables
+from phalanx.envs.catalogue import STAGES
+from phalanx.envs.sim_tables import Tables
 from phalanx.envs.sim_world import World, pick
 
 __all__ = [
@@ -22,15 +23,22 @@ __all__ = [
     "Turn",
     "attack_draws",
     "choose_turn",
-    "future_worth",
     "init_campaigns",
+    "next_stage",
     "remaining_damage",
     "stop",
+    "wait_s",
+    "worth_ahead",
 ]
 
-N_DRAWS = 12
+N_DRAWS = 16
+_N_STAGES = len(STAGES)
+_PERSISTENCE = tuple(STAGES).index("persistence")
+_THEFT = tuple(STAGES).index("exfiltration")
+_RUIN = tuple(STAGES).index("impact")
 _SUCCESS_DISCOUNT = 0.9
 _MOST_ATTEMPTS = 2**20
+_BACKOFF = 4
 
 
 @dataclass(frozen=True)
@@ -40,24 +48,30 @@ class AttackConfig:
     Attributes:
         fewest, most: campaigns of an episode.
         onset_share: the onset is uniform in the first part of the episode's expected duration.
-        pace_s: range of the mean time between attempts (patience, log-uniform), in s.
-        stealth: range of the share of attempts that only look like ordinary work and advance nothing.
+        pace: range of the factor on all delays of the catalogue (patience, log-uniform).
+        stealth: range of the share of attempts that only look like ordinary work or beacon, and advance nothing.
         failure: range of the probability that an attempt fails by itself.
-        reentry: probability that a stopped campaign starts again.
+        patience: range of the refusals in a row after which the attacker leaves.
+        reentry: probability that a stopped campaign comes in again.
+        reentry_kept: added to it once persistence was reached.
         reentry_s: mean delay of that, in s.
         latest: probability of acting through the newest process; else through the oldest one.
-        final_damage: of the completed last stage, on top of its events.
+        mimicry: probability that an attempt chooses among its technique's records by what its program does anyway.
+        final_damage: of the completed last stage, on top of its steps.
     """
 
     fewest: int = 1
     most: int = 2
-    onset_share: float = 0.6
-    pace_s: tuple[float, float] = (9.0, 24.0)
+    onset_share: float = 0.4
+    pace: tuple[float, float] = (0.4, 1.6)
     stealth: tuple[float, float] = (0.4, 0.7)
     failure: tuple[float, float] = (0.07, 0.16)
+    patience: tuple[float, float] = (4.0, 12.0)
     reentry: float = 0.1
-    reentry_s: float = 60.0
+    reentry_kept: float = 0.3
+    reentry_s: float = 300.0
     latest: float = 0.75
+    mimicry: float = 0.0
     final_damage: float = 100.0
 
 
@@ -66,16 +80,21 @@ class Campaigns(eqx.Module):
 
     Attributes:
         key: of all their draws.
-        attempts: events so far (the number of the next draw).
+        attempts: attempts so far (the number of the next draw).
         next_s: time of the next attempt (inf: there is no such campaign), in s.
-        first_s: time of the first attempt (inf: none yet), in s.
+        first_s: time of the first attempt that was shown (inf: none yet), in s.
         stage: the present stage.
-        progress: successful events in it.
-        stopped: it is over: contained or complete.
-        contained: it was stopped by a quarantine at least once.
-        returns: it starts again if it is stopped.
-        return_s: delay of that, in s.
-        pace_s, stealth, failure: see ``AttackConfig``.
+        progress: successful steps in it.
+        switches: changes of technique so far.
+        refused: refusals in a row.
+        stopped: it is over: contained, given up or complete.
+        contained: the answers stopped it at least once.
+        returned: it has come back already.
+        kept: it reached persistence.
+        route: stages that it goes through.
+        base: first choice of technique per stage.
+        chance, return_s: the draw that decides whether it comes back, and the delay of that.
+        pace, stealth, failure, patience: see ``AttackConfig``.
     """
 
     key: PRNGKeyArray
@@ -84,13 +103,20 @@ class Campaigns(eqx.Module):
     first_s: Float[Array, " campaign"]
     stage: Int[Array, " campaign"]
     progress: Int[Array, " campaign"]
+    switches: Int[Array, " campaign"]
+    refused: Int[Array, " campaign"]
     stopped: Bool[Array, " campaign"]
     contained: Bool[Array, " campaign"]
-    returns: Bool[Array, " campaign"]
+    returned: Bool[Array, " campaign"]
+    kept: Bool[Array, " campaign"]
+    route: Bool[Array, "campaign stage"]
+    base: Int[Array, "campaign stage"]
+    chance: Float[Array, " campaign"]
     return_s: Float[Array, " campaign"]
-    pace_s: Float[Array, " campaign"]
+    pace: Float[Array, " campaign"]
     stealth: Float[Array, " campaign"]
     failure: Float[Array, " campaign"]
+    patience: Int[Array, " campaign"]
 
 
 class Turn(eqx.Module):
@@ -118,28 +144,60 @@ def _between(u: Float[Array, " n"], limits: tuple[float, float]) -> Float[Array,
     return low + (high - low) * u
 
 
-def init_campaigns(config: AttackConfig, key: PRNGKeyArray, duration_s: float) -> Campaigns:
-    """Draws the campaigns of an episode that is expected to last ``duration_s``."""
+def init_campaigns(
+    config: AttackConfig,
+    tables: Tables,
+    key: PRNGKeyArray,
+    *,
+    duration_s: float,
+    one_host: bool,
+    attacked: bool = True,
+) -> Campaigns:
+    """Draws the campaigns of an episode.
+
+    Args:
+        config: attackers.
+        tables: the catalogue.
+        key: of all their draws.
+        duration_s: expected duration of the episode, in s.
+        one_host: there is nowhere to move to.
+        attacked: whether there are any.
+    """
     n = config.most
-    u = jax.random.uniform(jax.random.fold_in(key, 0), (7, n))
+    u = jax.random.uniform(jax.random.fold_in(key, 0), (10, n))
+    by_stage = jax.random.uniform(jax.random.fold_in(key, 1), (2, n, _N_STAGES))
     spread = jnp.floor(u[0, 0] * (config.most - config.fewest + 1)).astype(jnp.int32)
-    exists = jnp.arange(n) < config.fewest + spread
-    low, high = (float(np.log(limit)) for limit in config.pace_s)
+    exists = (jnp.arange(n) < config.fewest + spread) & attacked
+    low, high = (float(np.log(limit)) for limit in config.pace)
+    aims = u[1]  # a third each: theft, ruin, both
+    route = by_stage[0] >= tables.skipped
+    route = route & ~((tables.moves > 0) & one_host)
+    stages = jnp.arange(_N_STAGES)
+    route = route & ~((stages == _RUIN) & (aims[:, None] < 1 / 3))
+    route = route & ~(((stages == _THEFT) | (stages == _THEFT - 1)) & (aims[:, None] > 2 / 3))
     zero, no = jnp.zeros(n, jnp.int32), jnp.zeros(n, bool)
+    choices = tables.choices.astype(jnp.float32)
     return Campaigns(
         key=key,
         attempts=zero,
-        next_s=jnp.where(exists, u[1] * (config.onset_share * duration_s), jnp.inf),
+        next_s=jnp.where(exists, u[2] * (config.onset_share * duration_s), jnp.inf),
         first_s=jnp.full(n, jnp.inf, jnp.float32),
         stage=zero,
         progress=zero,
+        switches=zero,
+        refused=zero,
         stopped=~exists,
         contained=no,
-        returns=u[2] < config.reentry,
-        return_s=-jnp.log1p(-u[3]) * config.reentry_s,
-        pace_s=jnp.exp(_between(u[4], (low, high))),
-        stealth=_between(u[5], config.stealth),
-        failure=_between(u[6], config.failure),
+        returned=no,
+        kept=no,
+        route=route,
+        base=jnp.floor(by_stage[1] * choices).astype(jnp.int32),
+        chance=u[3],
+        return_s=-jnp.log1p(-u[4]) * config.reentry_s,
+        pace=jnp.exp(_between(u[5], (low, high))),
+        stealth=_between(u[6], config.stealth),
+        failure=_between(u[7], config.failure),
+        patience=jnp.floor(_between(u[8], config.patience)).astype(jnp.int32),
     )
 
 
@@ -150,15 +208,20 @@ def attack_draws(
     return jax.random.uniform(jax.random.fold_in(key, (campaign + 1) * _MOST_ATTEMPTS + attempt), (N_DRAWS,))
 
 
+def next_stage(campaigns: Campaigns, campaign: Int[Array, ""]) -> tuple[Int[Array, ""], Bool[Array, ""]]:
+    """The stage that follows a campaign's present one, and whether the present one is its last."""
+    ahead = campaigns.route[campaign] & (jnp.arange(_N_STAGES) > campaigns.stage[campaign])
+    return jnp.argmax(ahead).astype(jnp.int32), ~ahead.any()
+
+
 def choose_turn(
     config: AttackConfig,
     campaigns: Campaigns,
     world: World,
-    tables: Tables,
     *,
     awake: Bool[Array, " slot"],
     now_s: Float[Array, ""],
-    free: Int[Array, " host"],
+    open_slot: Bool[Array, " slot"],
 ) -> Turn:
     """The next attempt of any campaign that has a process to act through or a way in.
 
@@ -166,15 +229,14 @@ def choose_turn(
         config: attackers.
         campaigns: their state.
         world: the processes.
-        tables: the catalogue.
         awake: processes that live and are not silent.
         now_s: the present, in s.
-        free: free slots per host.
+        open_slot: per slot, whether its host can take a new process now.
     """
     n = campaigns.stage.shape[0]
     owned = world.campaign[None, :] == jnp.arange(n)[:, None]
     usable = owned & awake[None, :]
-    doors = awake & (world.campaign < 0) & (tables.entry[world.program] >= 0) & (free[world.host] > 0)
+    doors = awake & (world.entry >= 0) & open_slot
     inside = (owned & world.alive[None, :]).any(axis=1)
     able = ~campaigns.stopped & (usable.any(axis=1) | (~inside & doors.any()))
     due_s = jnp.where(able, jnp.maximum(campaigns.next_s, now_s), jnp.inf)
@@ -184,7 +246,9 @@ def choose_turn(
     mine = usable[campaign]
     newest = jnp.argmax(jnp.where(mine, world.serial, -1))
     oldest = jnp.argmin(jnp.where(mine, world.serial, jnp.iinfo(jnp.int32).max))
-    foothold = jnp.where(draws[0] < config.latest, newest, oldest).astype(jnp.int32)
+    # an attacker who was just refused tries through another process
+    latest = (draws[0] < config.latest) ^ (campaigns.refused[campaign] % 2 == 1)
+    foothold = jnp.where(latest, newest, oldest).astype(jnp.int32)
     enters = ~mine.any()
     return Turn(
         campaign=campaign,
@@ -196,67 +260,102 @@ def choose_turn(
     )
 
 
+def wait_s(
+    campaigns: Campaigns,
+    tables: Tables,
+    campaign: Int[Array, ""],
+    *,
+    stage: Int[Array, ""],
+    enters_stage: Bool[Array, ""],
+    u: Float[Array, ""],
+) -> Float[Array, ""]:
+    """Time to the next attempt: the delay before a stage, or the gap within it, longer after refusals."""
+    low, high = tables.log_delay[stage]
+    delay = jnp.exp(low + (high - low) * u)
+    gap = -jnp.log1p(-u) * tables.gap_s[stage]
+    refused = jnp.minimum(campaigns.refused[campaign], _BACKOFF).astype(jnp.float32)
+    return jnp.where(enters_stage, delay, gap * (1.0 + refused)) * campaigns.pace[campaign]
+
+
 def stop(
+    config: AttackConfig,
     campaigns: Campaigns,
     *,
     contained: Bool[Array, " campaign"],
     complete: Bool[Array, " campaign"],
     now_s: Array,
 ) -> Campaigns:
-    """Ends campaigns: a complete one for good, a contained one unless it returns after its delay."""
-    again = contained & campaigns.returns & ~complete
+    """Ends campaigns: a complete one for good, a contained one unless it comes back after its delay."""
+    likely = config.reentry + jnp.where(campaigns.kept, config.reentry_kept, 0.0)
+    again = contained & ~campaigns.returned & (campaigns.chance < likely) & ~complete
     ended = (contained | complete) & ~again
     return eqx.tree_at(
-        lambda c: (c.stopped, c.contained, c.returns, c.next_s, c.stage, c.progress),
+        lambda c: (c.stopped, c.contained, c.returned, c.next_s, c.stage, c.progress, c.refused),
         campaigns,
         (
             campaigns.stopped | ended,
             campaigns.contained | contained,
-            campaigns.returns & ~again,
+            campaigns.returned | again,
             jnp.where(again, now_s + campaigns.return_s, campaigns.next_s),
             jnp.where(again, 0, campaigns.stage),
             jnp.where(again, 0, campaigns.progress),
+            jnp.where(again, 0, campaigns.refused),
         ),
     )
 
 
-def future_worth(config: AttackConfig) -> np.ndarray:
-    """Discounted damage that follows after each number of successful events of a campaign.
+def worth_ahead(
+    config: AttackConfig, tables: Tables, campaigns: Campaigns
+) -> Float[Array, "campaign stage+1"]:
+    """Discounted damage that follows once a campaign enters each stage of its route.
 
-    W(p) = sum_{j >= 0} b^j d(p + j) with b = 0.9 a success; d of the last one includes the final damage.
+    W(s) = d_s (1 - b^n) / (1 - b) + b^n W(next s) with n the stage's steps, d_s their damage and b = 0.9 a success;
+    skipped stages pass on what follows them; the last one adds the final damage.
     """
-    damage = np.concatenate([np.full(stage.needed, stage.damage) for stage in STAGES.values()])
-    damage[-1] += config.final_damage
-    worth = np.zeros(damage.size + 1)
-    for p in range(damage.size - 1, -1, -1):
-        worth[p] = damage[p] + _SUCCESS_DISCOUNT * worth[p + 1]
-    return worth.astype(np.float32)
+    b = _SUCCESS_DISCOUNT
+    power = jnp.asarray(b ** np.array([stage.needed for stage in STAGES.values()]), jnp.float32)
+    within = tables.damage * (1.0 - power) / (1.0 - b)
+    n = campaigns.stage.shape[0]
+    ahead = [jnp.full(n, config.final_damage / b, jnp.float32)]
+    for s in reversed(range(_N_STAGES)):
+        taken = within[s] + power[s] * ahead[0]
+        ahead.insert(0, jnp.where(campaigns.route[:, s], taken, ahead[0]))
+    return jnp.stack(ahead, axis=1)
 
 
 def remaining_damage(
     config: AttackConfig,
+    tables: Tables,
     campaigns: Campaigns,
-    worth: Float[Array, " success"],
+    ahead: Float[Array, "campaign stage+1"],
     *,
-    campaign: Int[Array, ""],
-    passed: Int[Array, ""],
     left_s: Float[Array, ""],
-) -> Float[Array, ""]:
-    """An estimate of the damage that a campaign still does in the episode, in units of damage.
+) -> Float[Array, " campaign"]:
+    """An estimate of the damage that each campaign still does in the episode, in units of damage.
 
-    W(p) (1 - b^n) (1 - reentry), with p the successful events so far and n those that the campaign's pace, stealth and
-    failures leave time for.
+    The worth of what is ahead of its present step, times the share that the time left allows at its pace.
 
     Args:
         config: attackers.
+        tables: the catalogue.
         campaigns: their state.
-        worth: W, from ``future_worth``.
-        campaign: whose.
-        passed: successful events of its campaign so far.
+        ahead: from ``worth_ahead``.
         left_s: expected time to the end of the episode, in s.
     """
-    speed = (
-        (1.0 - campaigns.stealth[campaign]) * (1.0 - campaigns.failure[campaign]) / campaigns.pace_s[campaign]
-    )
-    fits = 1.0 - jnp.exp(float(np.log(_SUCCESS_DISCOUNT)) * left_s * speed)
-    return worth[passed] * fits * (1.0 - config.reentry)
+    b = _SUCCESS_DISCOUNT
+    stage = campaigns.stage
+    left = (tables.needed[stage] - campaigns.progress).astype(jnp.float32)
+    power = jnp.exp(float(np.log(b)) * left)
+    following = jnp.take_along_axis(ahead, stage[:, None] + 1, axis=1)[:, 0]
+    worth = tables.damage[stage] * (1.0 - power) / (1.0 - b) + power * following
+    speed = (1.0 - campaigns.stealth) * (1.0 - campaigns.failure) / (_STEP_S * campaigns.pace)
+    fits = 1.0 - jnp.exp(float(np.log(b)) * left_s * speed)
+    returns = config.reentry + jnp.where(campaigns.kept, config.reentry_kept, 0.0)
+    return worth * fits * (1.0 - returns)
+
+
+_STEP_S = float(
+    np.mean([np.sqrt(np.prod(stage.delay_s)) / stage.needed for stage in STAGES.values()])
+    + np.mean([stage.gap_s for stage in STAGES.values()])
+)
+"""Mean time that one success takes at the pace 1 when every attempt is one, in s."""

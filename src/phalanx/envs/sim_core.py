@@ -1,7 +1,7 @@
 """What the simulator tells the critic of its core state: campaigns under way, the event's truth, silent work."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from phalanx.envs.response import ResponseState, silent
 from phalanx.envs.sim_campaign import Campaigns
@@ -10,8 +10,8 @@ from phalanx.envs.sim_world import World
 
 __all__ = ["core_features", "core_size"]
 
-_SOON_S, _LATER_S = 30.0, 150.0
-_MANY = 4.0
+_SOON_S, _LATER_S = 30.0, 300.0
+_MANY, _MUCH = 4.0, 200.0
 _CAMPAIGN, _SHARED = 10, 10
 
 
@@ -36,8 +36,7 @@ def core_features(
     campaigns: Campaigns,
     response: ResponseState,
     event: Event,
-    worth: Float[Array, " success"],
-    passed: Int[Array, " campaign"],
+    ahead: Float[Array, "campaign stage_end"],
     rate_hz: Float[Array, " slot"],
     damage: Float[Array, ""],
     credit: Float[Array, " verdict"],
@@ -47,26 +46,26 @@ def core_features(
 
     Args:
         world, campaigns, response, event: the state.
-        worth: damage that follows after each number of successes (``sim_campaign.future_worth``).
-        passed: successes of each campaign so far.
+        ahead: damage that follows each stage of each campaign (``sim_campaign.worth_ahead``).
         rate_hz: benign events per second of each process.
         damage: of the pending event, if it happens.
         credit: what each verdict is worth on it.
         ttl_s: a quarantine's time to live, in s.
 
     Returns:
-        Per campaign: attempted, to come, time to its next attempt on two scales, its successes and the damage that
-        follows as shares of the most, successes in 30 s, footholds awake and silent, whether it returns. Then: the
+        Per campaign: attempted, to come, time to its next attempt on two scales, its stage and the damage that
+        follows, its pace without cover and failure, footholds awake and silent, whether it came back. Then: the
         pending event's truth, damage and worth of each verdict; benign work that silence will cost and its share; the
         next ticket on a hostile process; the pace of benign work.
     """
     now_s = event.time_s
     muted = silent(response, now_s)
-    owned = world.alive[None, :] & (world.campaign[None, :] == jnp.arange(passed.shape[0])[:, None])
+    owned = world.alive[None, :] & (world.campaign[None, :] == jnp.arange(ahead.shape[0])[:, None])
     going = ~campaigns.stopped
     met = jnp.isfinite(campaigns.first_s)
     wait_s = jnp.where(going, jnp.maximum(campaigns.next_s - now_s, 0.0), jnp.inf)
-    successes_hz = (1.0 - campaigns.stealth) * (1.0 - campaigns.failure) / campaigns.pace_s
+    pace = (1.0 - campaigns.stealth) * (1.0 - campaigns.failure) / campaigns.pace
+    follows = jnp.take_along_axis(ahead, campaigns.stage[:, None], axis=1)[:, 0]
 
     def count(mask: Bool[Array, "campaign slot"]) -> Float[Array, " campaign"]:
         return mask.sum(axis=1, dtype=jnp.float32) / _MANY
@@ -77,12 +76,12 @@ def core_features(
             (going & ~met).astype(jnp.float32),
             jnp.exp(-wait_s / _SOON_S),
             jnp.exp(-wait_s / _LATER_S),
-            jnp.where(going, passed.astype(jnp.float32) / worth.shape[0], 0.0),
-            jnp.where(going & met, worth[passed] / worth.max(), 0.0),
-            jnp.where(going, _SOON_S * successes_hz, 0.0),
+            jnp.where(going, campaigns.stage.astype(jnp.float32) / ahead.shape[1], 0.0),
+            jnp.where(going & met, follows / _MUCH, 0.0),
+            jnp.where(going, pace, 0.0),
             count(owned & ~muted[None, :]),
             count(owned & muted[None, :]),
-            campaigns.returns.astype(jnp.float32),
+            campaigns.returned.astype(jnp.float32),
         ],
         axis=1,
     )

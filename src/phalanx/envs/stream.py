@@ -240,5 +240,5 @@ def _count(
         duration_s=old.duration_s + one(scored) * (following - events.time_s[row]),
         events=old.events + one(counted),
         loss=old.loss + one(malicious & ~denied) * events.damage[row] + one(benign & denied),
-        furthest=jnp.maximum(old.furthest, one(malicious) * (events.stage[row] + 1.0)),
+        furthest=jnp.maximum(old.furthest, one(malicious) * (events.stage[row] + 1).astype(jnp.float32)),
     )

@@ -103,7 +103,7 @@ def init_world(
         state, observation = carry
         keys = jax.random.split(jax.random.fold_in(key_steps, t), n_envs)
         allow = jnp.zeros(n_envs, jnp.int32)
-        after, time_step, _ = jax.vmap(auto_reset_step, in_axes=(None, 0, 0, 0))(env, state, allow, keys)
+        after, time_step, _ = auto_reset_step(env, state, allow, keys)
 
         def pick(new: Array, old: Array) -> Array:
             return jax.vmap(lambda due, a, b: jnp.where(due, a, b))(t < ahead, new, old)
@@ -153,7 +153,7 @@ def collect(
             ruler = jnp.take_along_axis(decision.votes, member[:, None], axis=1)[:, 0]
             action = jnp.where(chance < DICTATOR_SHARE, ruler, action)
         applied = jnp.where(jnp.arange(n_envs) < n_shadow, int(Verdict.ALLOW), action)
-        env_state, time_step, final_state = jax.vmap(auto_reset_step, in_axes=(None, 0, 0, 0))(
+        env_state, time_step, final_state = auto_reset_step(
             env, world.env_state, applied, jax.random.split(key_env, n_envs)
         )
         cut_value = _value_of_cuts(
