@@ -22,6 +22,7 @@ __all__ = ["VERBS", "main"]
 VERBS = {
     "train": ("phalanx.cli_train", "train a committee of agents"),
     "evaluate": ("phalanx.cli_evaluate", "measure a trained run: detection, response, committee"),
+    "compare": ("phalanx.cli_compare", "let runs and baselines answer the same episodes"),
     "simulate": ("phalanx.cli_simulate", "write a table of simulated events with truth"),
     "ingest": ("phalanx.cli_ingest", "turn recorded telemetry into an event table"),
     "report": ("phalanx.cli_report", "write the report of a run as one HTML file"),

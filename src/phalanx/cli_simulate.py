@@ -1,7 +1,7 @@
 """``phalanx simulate``: a table of simulated events with truth."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,27 +25,37 @@ class Simulate:
     hours: float = 6.0
     """Simulated time, in hours."""
     campaigns: int = 3
-    """Number of attack campaigns."""
+    """Number of attack campaigns; all start in the first half."""
+    scenario: str = "office"
+    """Name of the world, one of those in docs/catalogue.md."""
+    operations: bool = False
+    """One row for each operation instead of each record, which stands for some 75 of them on average."""
     seed: int = 0
     """Seed of all randomness."""
     json: bool = False
     """Print the result as one JSON object."""
 
     def run(self) -> dict[str, Any]:
-        """Writes the table and counts what is in it."""
+        """Writes the table as it is simulated and counts what is in it."""
         for name, value, least in (("hosts", self.hosts, 1), ("campaigns", self.campaigns, 0)):
             if value < least:
                 raise UsageError(f"--{name} {value}: expected {least} or more")
         if not 0.0 < self.hours < float("inf"):
             raise UsageError(f"--hours {self.hours}: expected a number above 0")
-        from phalanx.envs.export import simulate_table
+        from phalanx.envs.export import write_table
         from phalanx.runtime.compile_cache import use_compile_cache
 
         use_compile_cache()
-        table = simulate_table(hosts=self.hosts, hours=self.hours, campaigns=self.campaigns, seed=self.seed)
-        table.write(self.out)
-        malicious = int((table.labels == 1).sum())
-        return {"out": self.out, "events": len(table), "malicious": malicious, "seed": self.seed}
+        written = write_table(
+            self.out,
+            hosts=self.hosts,
+            hours=self.hours,
+            campaigns=self.campaigns,
+            seed=self.seed,
+            scenario=self.scenario,
+            operations=self.operations,
+        )
+        return {"out": self.out, **asdict(written), "scenario": self.scenario, "seed": self.seed}
 
 
 def command(arguments: Sequence[str]) -> Simulate:

@@ -233,4 +233,5 @@ def test_precision_at_a_true_base_rate_is_that_of_a_sample_drawn_at_it() -> None
     assert thinned.base_rate == pytest.approx(0.01, rel=0.2)
     assert found.precision == pytest.approx(thinned.precision, rel=0.2)
     assert found.pr_auc == pytest.approx(thinned.pr_auc, rel=0.2)
-    assert found.precision < detection_metrics(label, score > 2.0).precision
+    assert found.precision is not None
+    assert found.precision < 0.8 * (label[score > 2.0].sum() / (score > 2.0).sum())

@@ -1,6 +1,7 @@
 """The event table: what it accepts, how it is brought into form, and that every file type gives it back."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
+from pyarrow.parquet import ParquetWriter
 
 from phalanx.data.events import KIND_CLASS, EventTable, event_class_of
 from phalanx.data.readers import read_events
@@ -145,11 +147,10 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     table.write(file)
     before = file.read_bytes()
 
-    def full(self: pl.DataFrame, target: Path) -> None:
-        target.write_bytes(b"half")
+    def full(self: ParquetWriter, rows: Any) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(pl.DataFrame, "write_parquet", full)
+    monkeypatch.setattr(ParquetWriter, "write_table", full)
     with pytest.raises(OSError, match="disk full"):
         EventTable.of(_frame(label=[0, 1])).write(file)
     assert file.read_bytes() == before
@@ -158,7 +159,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize("name", ["events.xlsx", "events", "events.parquet.gz"])
 def test_an_unknown_suffix_lists_the_choices(name: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"\.parquet, \.arrow"):
+    with pytest.raises(UsageError, match=r"\.parquet, \.pq, \.arrow"):
         EventTable.of(_frame()).write(tmp_path / name)
 
 

@@ -1,64 +1,74 @@
 """What the simulator tells the critic, against plain Python over the state."""
 
 import math
+from functools import cache
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from envs.sim_laws import benign_rate
+from envs.simulated import FAULTY, Episodes, episodes
 
-from phalanx.envs.catalogue import PROGRAMS, STAGES
-from phalanx.envs.simulator import Simulator, SimulatorConfig
+from phalanx.envs.catalogue import STAGES
+from phalanx.envs.sim_core import core_size
+from phalanx.envs.simulator import Simulator
 
-ENVS, STEPS = 6, 160
-ENV = Simulator(SimulatorConfig(n_hosts=2, episode_events=STEPS))
+EVERY = 24
+"""Of the steps, one in so many is compared."""
 
 
-@eqx.filter_jit
-def _roll(keys: jax.Array) -> tuple[Any, jax.Array, jax.Array]:
-    """States that random verdicts lead to, mild ones mostly, what the critic is told of them, and verdicts' worth."""
-    start, _ = jax.vmap(ENV.reset)(keys)
-    odds = jnp.log(jnp.array([0.9, 0.04, 0.03, 0.03]))
+@cache
+def _run() -> Episodes:
+    return episodes(FAULTY, "random")
 
-    def body(state: Any, index: jax.Array) -> tuple[Any, Any]:
-        key = jax.vmap(lambda k: jax.random.fold_in(k, index))(keys)
-        verdict = jax.vmap(lambda k: jax.random.categorical(jax.random.fold_in(k, 9), odds))(key)
-        after, step = jax.vmap(ENV.step)(state, verdict.astype(jnp.int32), key)
-        return after, (state, jax.vmap(ENV.core)(state), step.credit)
 
-    return jax.lax.scan(body, start, jnp.arange(STEPS))[1]
+@cache
+def _told() -> tuple[np.ndarray, np.ndarray]:
+    """What the critic is told of some of the states [time, env, number], and the verdicts' worth there."""
+    env, state = Simulator(FAULTY), jax.tree.map(lambda x: jnp.asarray(x[::EVERY]), _run().state)
+    state = eqx.tree_at(lambda s: s.campaigns.key, state, jax.random.wrap_key_data(state.campaigns.key))
+    told = eqx.filter_jit(jax.vmap(jax.vmap(lambda each: env.core(each))))(state)
+    return np.asarray(told), _run().step.credit[::EVERY]
 
 
 def _compressed(x: float) -> float:
     return math.copysign(math.log1p(abs(x)) / 3, x)
 
 
+def _discounted(route: np.ndarray, stage: int) -> float:
+    """Damage that follows when a campaign enters a stage of its route."""
+    steps = [
+        each.damage
+        for s, each in enumerate(STAGES.values())
+        if s >= stage and route[s]
+        for _ in range(each.needed)
+    ]
+    steps[-1] += FAULTY.attack.final_damage
+    return sum(0.9**k * damage for k, damage in enumerate(steps))
+
+
 def _campaign(state: Any, c: int) -> list[float]:
-    """The ten numbers of campaign ``c``; the damage that follows is summed success by success."""
-    damage = [stage.damage for stage in STAGES.values() for _ in range(stage.needed)]
-    damage[-1] += ENV.config.attack.final_damage
-
-    def follows(p: int) -> float:
-        return sum(0.9**j * d for j, d in enumerate(damage[p:]))
-
+    """The ten numbers of campaign ``c``."""
     k, now = state.campaigns, float(state.event.time_s)
     going, met = not k.stopped[c], np.isfinite(k.first_s[c])
     wait = max(float(k.next_s[c]) - now, 0.0) if going else math.inf
-    passed = sum(s.needed for s in list(STAGES.values())[: int(k.stage[c])]) + int(k.progress[c])
     own = state.world.alive & (state.world.campaign == c)
     muted = state.response.silent_until_s > now
+    stage = int(k.stage[c])
     return [
         float(going and met),
         float(going and not met),
         math.exp(-wait / 30),
-        math.exp(-wait / 150),
-        passed / (len(damage) + 1) if going else 0.0,
-        follows(passed) / max(map(follows, range(len(damage)))) if going and met else 0.0,
-        30 * (1 - k.stealth[c]) * (1 - k.failure[c]) / k.pace_s[c] if going else 0.0,
+        math.exp(-wait / 300),
+        stage / 11 if going else 0.0,
+        _discounted(k.route[c], stage) / 200 if going and met else 0.0,
+        (1 - k.stealth[c]) * (1 - k.failure[c]) / k.pace[c] if going else 0.0,
         (own & ~muted).sum() / 4,
         (own & muted).sum() / 4,
-        float(k.returns[c]),
+        float(k.returned[c]),
     ]
 
 
@@ -67,37 +77,92 @@ def _damage(state: Any) -> float:
     c = int(state.event.campaign)
     if c < 0 or not state.event.effective:
         return 0.0
-    stage = list(STAGES.values())[int(state.event.stage)]
-    last = state.event.stage == len(STAGES) - 1 and state.campaigns.progress[c] + 1 >= stage.needed
-    return stage.damage + last * ENV.config.attack.final_damage
+    index, k = int(state.event.stage), state.campaigns
+    stage = list(STAGES.values())[index]
+    last = not k.route[c][index + 1 :].any() and k.progress[c] + 1 >= stage.needed
+    return stage.damage + last * FAULTY.attack.final_damage
 
 
-def test_the_critic_is_told_the_campaigns_the_event_and_the_silent_work() -> None:
-    states, told, credit = _roll(jax.random.split(jax.random.key(5), ENVS))
-    told, credit = np.asarray(told), np.asarray(credit)
-    assert told.shape == (STEPS, ENVS, ENV.spec.n_core) and np.isfinite(told).all()
-    assert np.abs(told).max() < 6 and (told.std(axis=(0, 1)) > 0).mean() > 0.8, "of order 1, and they move"
-    states = jax.tree.map(
-        lambda x: x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else np.asarray(x), states
-    )
-    relative = np.array([program.rate for program in PROGRAMS.values()])
-    for t, e in np.ndindex(STEPS, ENVS):
-        if t % 5:
-            continue
-        state = jax.tree.map(lambda x, at=(t, e): x[at], states)
-        world, now, found = state.world, float(state.event.time_s), told[t, e]
-        np.testing.assert_allclose(found[:10], _campaign(state, 0), rtol=2e-4, atol=1e-5)
-        np.testing.assert_allclose(found[10:20], _campaign(state, 1), rtol=2e-4, atol=1e-5)
-        assert found[20] == (state.event.campaign >= 0)
-        np.testing.assert_allclose(found[21], _compressed(_damage(state)), rtol=1e-4, atol=1e-6)
+@pytest.mark.parametrize("most", [1, 2, 5])
+def test_its_size_grows_with_the_campaigns(most: int) -> None:
+    assert core_size(most) == 10 * most + 10
+
+
+def test_the_numbers_are_of_order_one_and_move() -> None:
+    told, _ = _told()
+    assert told.shape[-1] == core_size(2) == Simulator(FAULTY).spec.n_core
+    live = _run().live[::EVERY]
+    assert np.isfinite(told).all() and (told[live].std(axis=0) > 0).mean() > 0.9
+    pace = [6, 16]  # of hasty attackers
+    assert np.abs(np.delete(told, pace, axis=-1)).max() < 6
+
+
+def test_each_campaign_is_told_as_it_is() -> None:
+    told, _ = _told()
+    for t, e in np.ndindex(*told.shape[:2]):
+        state = jax.tree.map(lambda x, at=(t * EVERY, e): x[at], _run().state)
+        for c in range(2):
+            found = told[t, e, 10 * c : 10 * c + 10]
+            np.testing.assert_allclose(
+                found, _campaign(state, c), rtol=2e-4, atol=1e-5, err_msg=f"{t} {e} {c}"
+            )
+
+
+def test_the_event_and_the_verdicts_worth_are_told() -> None:
+    told, credit = _told()
+    for t, e in np.ndindex(*told.shape[:2]):
+        state = jax.tree.map(lambda x, at=(t * EVERY, e): x[at], _run().state)
+        found = told[t, e, 20:]
+        assert found[0] == (state.event.campaign >= 0)
+        np.testing.assert_allclose(found[1], _compressed(_damage(state)), rtol=1e-4, atol=1e-6)
         worth = [_compressed(float(each)) for each in credit[t, e]]
-        np.testing.assert_allclose(found[22:26], worth, rtol=1e-4, atol=1e-5)
-        busy = world.alive & (world.campaign < 0)
-        hz = busy * relative[world.program] * np.where(world.burst, 3.0, 0.7) * ENV.config.host_rate_hz / 9.5
-        left = np.clip(state.response.silent_until_s - now, 0, 600)
-        np.testing.assert_allclose(found[26], _compressed((hz * left).sum()), rtol=1e-3, atol=1e-5)
-        np.testing.assert_allclose(found[27], hz[left > 0].sum() / hz.sum(), rtol=1e-3, atol=1e-5)
-        tickets = state.response.ticket_done_s[world.alive & (world.campaign >= 0)]
-        waits = [math.exp(-max(float(ticket) - now, 0.0) / 150) for ticket in tickets]
-        np.testing.assert_allclose(found[28], max(waits, default=0.0), rtol=1e-3, atol=1e-5)
-        np.testing.assert_allclose(found[29], _compressed(1 / hz.sum()), rtol=1e-3)
+        np.testing.assert_allclose(found[2:6], worth, rtol=1e-4, atol=1e-5)
+
+
+def test_silent_work_tickets_and_the_pace_of_work_are_told() -> None:
+    run, (told, _) = _run(), _told()
+    world, now = run.state.world, run.state.event.time_s
+    hz = benign_rate(run)
+    left = np.clip(run.state.response.silent_until_s - now[..., None], 0.0, FAULTY.response.quarantine_ttl_s)
+    hostile = world.alive & (world.campaign >= 0)
+    closes = np.where(hostile, run.state.response.ticket_done_s, np.inf).min(-1) - now
+    expected = [
+        np.log1p((hz * left).sum(-1)) / 3,
+        (hz * (left > 0)).sum(-1) / hz.sum(-1),
+        np.exp(-np.maximum(closes, 0.0) / 300),
+        np.log1p(1 / hz.sum(-1)) / 3,
+    ]
+    for found, wanted in zip(np.moveaxis(told[..., 26:], -1, 0), expected, strict=True):
+        np.testing.assert_allclose(found, wanted[::EVERY], rtol=0.01, atol=1e-3)
+        assert found.std() > 0
+
+
+def test_a_quarantine_is_worth_what_it_prevents_less_the_work_that_it_silences() -> None:
+    """The last verdict against block, on benign events: the mean work of the process and of all below it."""
+    run = _run()
+    event, world, credit = run.state.event, run.state.world, run.step.credit
+    benign = (event.campaign < 0) & run.live
+    np.testing.assert_allclose(credit[benign][:, 0], 0.0)
+    np.testing.assert_allclose(credit[benign][:, 2], -1.0)
+    assert (credit[benign][:, 3] <= credit[benign][:, 2]).all()
+    chosen = benign & (take_alone(run))
+    assert chosen.sum() > 1000
+    left_s = (FAULTY.episode_events - run.state.steps) / (FAULTY.n_hosts * FAULTY.host_rate_hz)
+    silent_s = np.minimum(left_s, FAULTY.response.quarantine_ttl_s)
+    rate = np.take_along_axis(world.rate, event.entity[..., None], -1)[..., 0] / 9500 * FAULTY.host_rate_hz
+    np.testing.assert_allclose(
+        (credit[..., 2] - credit[..., 3])[chosen], (rate * silent_s)[chosen], rtol=1e-3, atol=1e-3
+    )
+    effective = (event.campaign >= 0) & event.effective & run.live
+    assert (credit[effective][:, 3] >= credit[effective][:, 2]).all() and (credit[effective][:, 0] < 0).all()
+
+
+def take_alone(run: Episodes) -> np.ndarray:
+    """Steps [time, env] whose acting process has no living descendant."""
+    world, event = run.state.world, run.state.event
+    n = world.alive.shape[-1]
+    per_host = n // run.config.n_hosts
+    bit = 1 << (event.entity % per_host)
+    same_host = (np.arange(n) // per_host) == (event.entity // per_host)[..., None]
+    below = world.alive & same_host & ((world.lineage & bit[..., None]) != 0)
+    return below.sum(-1) == 1

@@ -16,8 +16,10 @@ from phalanx.envs.recorded import record
 from phalanx.envs.replay import ReplayConfig, ReplayEnv
 from phalanx.envs.response import ResponseConfig
 from phalanx.envs.simulator import Simulator, SimulatorConfig
+from phalanx.errors import UsageError
 from phalanx.runtime.baselines import rates_of, references
-from phalanx.runtime.episodes import CommitteePolicy, Course, Policy, ThresholdPolicy, run_episodes
+from phalanx.runtime.episodes import Course, observe_episodes, peaceful, run_episodes, run_totals
+from phalanx.runtime.policies import CommitteePolicy, Policy, ThresholdPolicy
 from phalanx.types import Verdict
 
 STEPS, ENVS = 48, 4
@@ -108,7 +110,12 @@ def test_totals_grow_only_while_an_episode_runs(courses: dict[str, Course]) -> N
 def test_the_score_does_not_know_the_reward() -> None:
     plain, dear = replay(), replay(benign_cost=50.0, ticket_cost=7.0, alert_cost=9.0)
     verdicts = np.random.default_rng(0).integers(0, 4, STEPS)
-    assert leaves_equal(course_of(plain, verdicts), course_of(dear, verdicts))
+    cheap, costly = course_of(plain, verdicts), course_of(dear, verdicts)
+    assert (costly.score.loss > cheap.score.loss).any(), "what answers cost is part of the loss"
+
+    for name in set(cheap.score.__dataclass_fields__) - {"loss"}:
+        np.testing.assert_array_equal(getattr(cheap.score, name), getattr(costly.score, name))
+    assert leaves_equal(cheap[1:], costly[1:])
 
     def rewards(env: ReplayEnv) -> np.ndarray:
         state, _ = env.reset(jax.random.key(0))
@@ -139,3 +146,83 @@ def test_the_committee_answers_at_its_operating_point(threshold: float, answers:
     policy = CommitteePolicy(committee_of(env), jnp.asarray(threshold, jnp.float32), 4)
     course = run_episodes(env, policy, jax.random.key(3), n_envs=ENVS, steps=STEPS)
     assert set(course.verdict[course.live]) <= answers
+
+
+def test_totals_without_a_course_are_the_course_s_own(
+    simulator: Simulator, courses: dict[str, Course]
+) -> None:
+    script = Script(jnp.full(STEPS, 2, jnp.int32))
+    totals = run_totals(simulator, script, jax.random.key(3), n_envs=ENVS, steps=STEPS)
+    assert leaves_equal(totals, courses["always-block"].score)
+
+
+def test_the_running_totals_end_where_the_score_does(courses: dict[str, Course]) -> None:
+    for course in courses.values():
+        for name in ("damage", "campaigns", "contained", "contain_s", "duration_s"):
+            total = getattr(course, name)
+            np.testing.assert_array_equal(total[-1], getattr(course.score, name))
+            assert (np.diff(total, axis=0) >= 0).all(), name
+        assert course.suspicion is None, "a table has no opinion"
+
+
+def test_answers_that_are_only_logged_change_nothing(
+    simulator: Simulator, courses: dict[str, Course]
+) -> None:
+    script = Script(jnp.asarray(np.random.default_rng(0).integers(0, 4, STEPS), jnp.int32))
+    logged = run_episodes(simulator, script, jax.random.key(3), n_envs=ENVS, steps=STEPS, apply=False)
+    assert leaves_equal(logged.score, courses["always-allow"].score)
+    np.testing.assert_array_equal(logged.label, courses["always-allow"].label)
+    np.testing.assert_array_equal(
+        logged.verdict, np.broadcast_to(np.asarray(script.verdicts)[:, None], (STEPS, ENVS))
+    )
+
+
+def test_events_are_seen_as_they_happen_when_all_is_allowed(
+    simulator: Simulator, courses: dict[str, Course]
+) -> None:
+    seen = observe_episodes(simulator, jax.random.key(3), n_envs=ENVS, steps=STEPS)
+    allowed = courses["always-allow"]
+    np.testing.assert_array_equal(seen.live, allowed.live)
+    np.testing.assert_array_equal(seen.label, np.where(allowed.live, allowed.label, -1))
+    shown: list[np.ndarray] = []
+
+    def score(category: np.ndarray, numeric: np.ndarray) -> np.ndarray:
+        shown.append(np.concatenate([category, numeric], axis=1))
+        return np.zeros(len(category))
+
+    policy = ThresholdPolicy(score, np.full(ENVS, 0.5), np.full(ENVS, 1))
+    run_episodes(simulator, policy, jax.random.key(3), n_envs=ENVS, steps=STEPS)
+    np.testing.assert_array_equal(np.stack(shown), np.concatenate([seen.category, seen.numeric], axis=2))
+
+
+def test_quiet_episodes_are_those_of_the_world_without_attackers(simulator: Simulator) -> None:
+    quiet = np.array([False, True, True, False])
+    script = Script(jnp.zeros(STEPS, jnp.int32))
+    given: dict[str, Any] = {"n_envs": ENVS, "steps": STEPS}
+    mixed = run_episodes(simulator, script, jax.random.key(3), quiet=quiet, **given)
+    attacked = run_episodes(simulator, script, jax.random.key(3), **given)
+    calm = run_episodes(peaceful(simulator), script, jax.random.key(3), **given)
+    for name in ("label", "damage", "duration_s"):
+        np.testing.assert_array_equal(getattr(mixed, name)[:, quiet], getattr(calm, name)[:, quiet])
+        np.testing.assert_array_equal(getattr(mixed, name)[:, ~quiet], getattr(attacked, name)[:, ~quiet])
+    assert not mixed.label[:, quiet].any() and attacked.label[:, quiet].any()
+
+
+def test_recorded_events_cannot_be_made_peaceful() -> None:
+    with pytest.raises(UsageError, match="need the simulator"):
+        peaceful(replay())
+
+
+class Peeking(Policy):
+    """Answers with the label that it is shown."""
+
+    def init(self, n_envs: int) -> Any:
+        return ()
+
+    def act(self, carried: Any, observation: Any, label: Any, key: Any, t: Any) -> tuple[Any, Any]:
+        return carried, label + 1
+
+
+def test_a_policy_is_not_shown_the_label(simulator: Simulator) -> None:
+    course = run_episodes(simulator, Peeking(), jax.random.key(3), n_envs=ENVS, steps=STEPS)
+    assert not course.verdict.any()

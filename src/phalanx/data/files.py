@@ -8,9 +8,9 @@ from pathlib import Path
 import polars as pl
 
 from phalanx.data.rows import Loaded
+from phalanx.data.sinks import write_frames
 from phalanx.data.text_files import load_csv, load_ndjson, load_zeek
-from phalanx.errors import DataError, UsageError
-from phalanx.files import atomic_path
+from phalanx.errors import DataError
 
 __all__ = ["load_frame", "read_bytes", "sniff_type", "write_frame"]
 
@@ -120,18 +120,4 @@ def write_frame(frame: pl.DataFrame, path: Path) -> None:
     Raises:
         UsageError: a suffix that names no format.
     """
-    packed = path.suffix == ".gz"
-    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
-    kind = _BINARY_TYPES.get(suffix) or {".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson"}.get(suffix)
-    if kind is None or (packed and suffix in _BINARY_TYPES):
-        choices = ".parquet, .arrow, .feather, .ipc, .csv, .ndjson, .jsonl, .csv.gz, .ndjson.gz, .jsonl.gz"
-        raise UsageError(f"cannot write a table as {path.name!r}; the suffix names the format: {choices}")
-    with atomic_path(path) as temporary:
-        if kind == "parquet":
-            frame.write_parquet(temporary)
-        elif kind == "arrow":
-            frame.write_ipc(temporary)
-        else:
-            text = frame.write_csv(quote_style="non_numeric") if kind == "csv" else frame.write_ndjson()
-            content = text.encode()
-            temporary.write_bytes(gzip.compress(content, mtime=0) if packed else content)
+    write_frames((frame,), path)

@@ -34,6 +34,10 @@ class Environment(eqx.Module):
     def pending(self, state: Any) -> Truth:
         """The truth of the event that waits for its verdict; for evaluators and oracles only."""
 
+    def learned_label(self, state: Any) -> Int[Array, ""]:
+        """The label of the waiting event as training data has it; the truth, unless labels are poisoned."""
+        return self.pending(state).label
+
     def core(self, state: Any) -> Float[Array, " core"]:
         """What the core state tells the critic of the future: ``spec.n_core`` numbers of order 1, none by default.
 

@@ -57,7 +57,7 @@ SOURCES: dict[str, str] = {
     "trace-e5": "DARPA Transparent Computing engagement 5, TRACE, 2019-05-07: 408 k events of one host in 6.7 h",
     "tc": "DARPA Transparent Computing engagements 3 and 5, ground truth reports: attack windows of 8 to 90 min",
     "optc": "DARPA Operationally Transparent Cyber (OpTC), ground truth of day 1: elevation 1 min 44 s after check-in, "
-    "credentials after 8 min, persistence after 15 min, first lateral move after 2 h, domain controller after 2 h 40 min",
+    "credentials after 8 min, persistence after 15 min, first lateral move after 2 h, domain controller after 2 h 40",
     "attack": "MITRE ATT&CK, enterprise matrix: the technique's page, procedure examples and detection section",
     "engagement": "attackers' steps fail in 7 to 16 % of the cases in the engagements' reports; beacons of 5 to 30 s",
     "choice": "a choice of this project: nothing public fixes the number",
@@ -184,8 +184,9 @@ def template_index(name: str) -> int:
 
 
 NOTABLE_SHARE = 0.5
-"""Share of a program's records that are no routine work. At 16.9 operations a second, of which .6 % are process, network
-or identity events (trace-e5), a record of routine work that stands for some 150 operations makes it about a half."""
+"""Share of a program's records that are no routine work. At 16.9 operations a second, of which .6 % are process,
+network or identity events (trace-e5), records of routine work that stand for some 150 operations make it about a half.
+"""
 
 
 @dataclass(frozen=True)

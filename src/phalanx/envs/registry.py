@@ -12,6 +12,7 @@ from phalanx.data.readers import read_events
 from phalanx.envs.base import Environment
 from phalanx.envs.recorded import record
 from phalanx.envs.replay import ReplayConfig, ReplayEnv
+from phalanx.envs.scenarios import scenario
 from phalanx.envs.simulator import Simulator, SimulatorConfig
 from phalanx.envs.stream import StreamConfig, StreamEnv
 from phalanx.errors import UsageError, unknown_name
@@ -26,9 +27,10 @@ def make(name: str, **config: Any) -> Environment:
 
     Args:
         name: simulator, replay or stream.
-        **config: fields of ``SimulatorConfig``, ``ReplayConfig`` or ``StreamConfig``. For recorded events also ``data``
-            (a file or several, anything that ``phalanx ingest`` reads), ``label``, ``mapping``, ``features`` and
-            ``encoder`` (of an earlier fit; fitted on all rows unless given).
+        **config: fields of ``SimulatorConfig``, ``ReplayConfig`` or ``StreamConfig``. For the simulator also
+            ``scenario`` (a name of ``envs.scenarios``), whose settings hold where none is given. For recorded
+            events also ``data`` (a file or several, anything that ``phalanx ingest`` reads), ``label``, ``mapping``,
+            ``features`` and ``encoder`` (of an earlier fit; fitted on all rows unless given).
 
     Raises:
         UsageError: an unknown name or setting, or recorded events without data.
@@ -36,19 +38,19 @@ def make(name: str, **config: Any) -> Environment:
 
     Example:
         >>> make("simulator", n_hosts=2).spec.n_entities
-        24
+        32
     """
     if name not in ENVIRONMENTS:
         raise unknown_name("environment", name, ENVIRONMENTS)
     return ENVIRONMENTS[name](config)
 
 
-def _settings(kind: type[Config], given: dict[str, Any]) -> Config:
+def _settings(kind: type[Config], given: dict[str, Any], start: Config | None = None) -> Config:
     known = [field.name for field in dataclasses.fields(kind)]
     for name in given:
         if name not in known:
             raise unknown_name("setting", name, known)
-    return kind(**given)
+    return kind(**given) if start is None else dataclasses.replace(start, **given)
 
 
 def _rows(name: str, config: dict[str, Any]) -> tuple[Encoded, Encoder]:
@@ -65,7 +67,8 @@ def _rows(name: str, config: dict[str, Any]) -> tuple[Encoded, Encoder]:
 
 
 def _simulator(config: dict[str, Any]) -> Environment:
-    return Simulator(_settings(SimulatorConfig, config))
+    world = scenario(config.pop("scenario", "office")).config
+    return Simulator(_settings(SimulatorConfig, config, world))
 
 
 def _replay(config: dict[str, Any]) -> Environment:

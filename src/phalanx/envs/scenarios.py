@@ -76,7 +76,9 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "evade-slow": _with_attack("attackers take three times as long", pace=(1.2, 4.8)),
     "evade-flood": Scenario(
-        replace(_OFFICE, bait=3.0), "attackers set off three times the bait around them", held_out=True
+        replace(_OFFICE, bait=3.0),
+        "three times the bait, everywhere and at all times",
+        held_out=True,
     ),
 }
 

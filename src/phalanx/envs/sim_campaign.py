@@ -31,7 +31,7 @@ __all__ = [
     "worth_ahead",
 ]
 
-N_DRAWS = 16
+N_DRAWS = 18
 _N_STAGES = len(STAGES)
 _PERSISTENCE = tuple(STAGES).index("persistence")
 _THEFT = tuple(STAGES).index("exfiltration")
@@ -170,11 +170,11 @@ def init_campaigns(
     exists = (jnp.arange(n) < config.fewest + spread) & attacked
     low, high = (float(np.log(limit)) for limit in config.pace)
     aims = u[1]  # a third each: theft, ruin, both
-    route = by_stage[0] >= tables.skipped
-    route = route & ~((tables.moves > 0) & one_host)
+    route = by_stage[0] >= tables.skipped[None]
+    route = route & ~((tables.moves > 0) & one_host)[None]
     stages = jnp.arange(_N_STAGES)
-    route = route & ~((stages == _RUIN) & (aims[:, None] < 1 / 3))
-    route = route & ~(((stages == _THEFT) | (stages == _THEFT - 1)) & (aims[:, None] > 2 / 3))
+    route = route & ~((stages == _RUIN)[None] & (aims[:, None] < 1 / 3))
+    route = route & ~(((stages == _THEFT) | (stages == _THEFT - 1))[None] & (aims[:, None] > 2 / 3))
     zero, no = jnp.zeros(n, jnp.int32), jnp.zeros(n, bool)
     choices = tables.choices.astype(jnp.float32)
     return Campaigns(
@@ -191,7 +191,7 @@ def init_campaigns(
         returned=no,
         kept=no,
         route=route,
-        base=jnp.floor(by_stage[1] * choices).astype(jnp.int32),
+        base=jnp.floor(by_stage[1] * choices[None]).astype(jnp.int32),
         chance=u[3],
         return_s=-jnp.log1p(-u[4]) * config.reentry_s,
         pace=jnp.exp(_between(u[5], (low, high))),
@@ -306,7 +306,7 @@ def stop(
 
 def worth_ahead(
     config: AttackConfig, tables: Tables, campaigns: Campaigns
-) -> Float[Array, "campaign stage+1"]:
+) -> Float[Array, "campaign stage_end"]:
     """Discounted damage that follows once a campaign enters each stage of its route.
 
     W(s) = d_s (1 - b^n) / (1 - b) + b^n W(next s) with n the stage's steps, d_s their damage and b = 0.9 a success;
@@ -327,7 +327,7 @@ def remaining_damage(
     config: AttackConfig,
     tables: Tables,
     campaigns: Campaigns,
-    ahead: Float[Array, "campaign stage+1"],
+    ahead: Float[Array, "campaign stage_end"],
     *,
     left_s: Float[Array, ""],
 ) -> Float[Array, " campaign"]:

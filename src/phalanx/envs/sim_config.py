@@ -44,7 +44,7 @@ class SimulatorConfig:
     """
 
     n_hosts: int = 4
-    slots_per_host: int = 12
+    slots_per_host: int = 16
     episode_events: int = 1024
     host_rate_hz: float = 0.1
     roles: tuple[float, ...] = (4.0, 2.0, 1.0, 1.0, 1.0)

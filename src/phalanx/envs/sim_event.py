@@ -9,12 +9,22 @@ from phalanx.envs.sim_campaign import AttackConfig, Campaigns, Turn
 from phalanx.envs.sim_tables import BEACON_INDEX, Tables
 from phalanx.envs.sim_world import N_ROOTS, World, host_of
 
-__all__ = ["N_BENIGN_DRAWS", "Event", "attack_event", "benign_event", "no_event", "technique_of"]
+__all__ = [
+    "N_BENIGN_DRAWS",
+    "Event",
+    "attack_event",
+    "benign_event",
+    "entry_program",
+    "no_event",
+    "technique_of",
+]
 
 N_BENIGN_DRAWS = 16
-_EXIT, _END, _TO_BURST, _TO_CALM = 0.03, 0.2, 0.04, 0.2
+_EXIT, _TO_BURST, _TO_CALM = 0.03, 0.04, 0.2
+_END_SOON, _END_LATE, _LASTING = 0.35, 0.02, 2
 _SIZE_SPREAD, _COUNT_SPREAD = 1.2, 1.0
 _FIRST_FROM_TMP = 0.15
+_BEACONS = 0.25
 _N = len(PROGRAMS)
 
 
@@ -129,7 +139,10 @@ def benign_event(
     template = _from_row(tables.mix[program + jnp.where(drifted, _N, 0)], u[0])
     place = slot % (world.alive.shape[0] // world.day.shape[0])
     job = (place >= N_ROOTS) & ~first
-    exits = job & (u[2] < _EXIT)
+    lasts = (
+        world.serial[slot] % _LASTING == 0
+    )  # every other job is a session or a service, not a short command
+    exits = job & (u[2] < jnp.where(lasts, 0.0, _EXIT))
     template = jnp.where(exits, template_index("exit"), template)
     template = jnp.where(first & born, _executes(u[2]), template).astype(jnp.int32)
     flip = jnp.where(world.burst[slot], _TO_CALM, _TO_BURST)
@@ -150,10 +163,24 @@ def benign_event(
         wait=jnp.float32(0.0),
         host=host_of(world)[slot],
         turns_burst=u[9] < flip,
-        ends=exits | (job & (u[2] < _EXIT + _END)),
+        ends=exits | (job & (u[2] < _EXIT + jnp.where(lasts, _END_LATE, _END_SOON))),
         duplicate=no,
         late=no,
     )
+
+
+def _disguised(
+    tables: Tables, chosen: Int[Array, ""], mother: Int[Array, ""], u: Float[Array, ""]
+) -> Int[Array, ""]:
+    """What an attacker starts: half the time a program that its mother starts anyway."""
+    usual = _from_row(tables.child[mother], 2.0 * u)
+    return jnp.where((u < 0.5) & (chosen >= 0), usual, chosen).astype(jnp.int32)
+
+
+def entry_program(tables: Tables, world: World, turn: Turn) -> Int[Array, ""]:
+    """What an attacker runs who comes in through the process of ``turn.slot``."""
+    door = turn.slot
+    return _disguised(tables, jnp.maximum(world.entry[door], 0), world.program[door], turn.draws[15])
 
 
 def technique_of(tables: Tables, campaigns: Campaigns, campaign: Int[Array, ""]) -> Int[Array, ""]:
@@ -188,9 +215,9 @@ def attack_event(
     u, c = turn.draws, turn.campaign
     stage, n_hosts = campaigns.stage[c], world.day.shape[0]
     door = turn.slot
-    program = jnp.where(turn.enters, world.entry[door], world.program[slot])
+    program = jnp.where(turn.enters, entry_program(tables, world, turn), world.program[slot])
     first = turn.enters | world.first[slot]
-    cover, beacon = u[2] < campaigns.stealth[c], u[9] < 0.5
+    cover, beacon = u[2] < campaigns.stealth[c], u[9] < _BEACONS
     technique = jnp.where(cover & beacon, BEACON_INDEX, technique_of(tables, campaigns, c))
     row = tables.mix[jnp.where(cover & ~beacon, program, 2 * _N + technique)]
     if config.mimicry > 0.0:
@@ -210,7 +237,7 @@ def attack_event(
         **_particulars(tables, template, jnp.stack([u[4], u[5], u[6], u[11]])),
         uid=jnp.where(turn.enters, world.uid[door], world.uid[slot]),
         effective=~first & ~cover & (u[7] >= campaigns.failure[c]),
-        child=tables.child_of[stage],
+        child=_disguised(tables, tables.child_of[stage], program, u[15]),
         variant=_index(u[12], 3),
         wait=u[13],
         host=jnp.where(tables.moves[stage] > 0, (here + hop) % n_hosts, here).astype(jnp.int32),

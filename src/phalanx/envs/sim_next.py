@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from phalanx.envs.response import ResponseState, silent
 from phalanx.envs.sim_campaign import Campaigns, Turn, choose_turn, wait_s
 from phalanx.envs.sim_config import SimulatorConfig
-from phalanx.envs.sim_event import N_BENIGN_DRAWS, Event, attack_event, benign_event
+from phalanx.envs.sim_event import N_BENIGN_DRAWS, Event, attack_event, benign_event, entry_program
 from phalanx.envs.sim_tables import Tables
 from phalanx.envs.sim_world import Birth, World, host_of, work_rate
 
@@ -96,7 +96,7 @@ def next_event(
         when=enters,
         slot=entry,
         parent=turn.slot,
-        program=jnp.maximum(world.entry[turn.slot], 0),
+        program=entry_program(tables, world, turn),
         variant=jnp.floor(turn.draws[14] * 3.0).astype(jnp.int32),
         uid=world.uid[turn.slot],
         campaign=turn.campaign,
@@ -117,7 +117,7 @@ def _unreported(
     c, u = turn.campaign, turn.draws
     stage = campaigns.stage[c]
     small = campaigns.progress[c] + 1 < tables.needed[stage]
-    unseen = due & ~turn.enters & small & (u[15] < config.lost)
+    unseen = due & ~turn.enters & small & (u[16] < config.lost)
     effective = unseen & (u[2] >= campaigns.stealth[c]) & (u[7] >= campaigns.failure[c])
     mine = (jnp.arange(campaigns.stage.shape[0]) == c) & unseen
     pause_s = wait_s(campaigns, tables, c, stage=stage, enters_stage=jnp.zeros((), bool), u=u[13])

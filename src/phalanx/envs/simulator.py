@@ -94,7 +94,7 @@ class Simulator(Environment):
         config, tables = self.config, self.tables
         u = jax.random.uniform(key_world, (config.n_hosts + 5,))
         shares = np.cumsum(config.roles) / np.sum(config.roles)
-        role = (u[5:, None] >= jnp.asarray(shares[:-1], jnp.float32)).sum(axis=1, dtype=jnp.int32)
+        role = (u[5:, None] >= jnp.asarray(shares[:-1], jnp.float32)[None]).sum(axis=1, dtype=jnp.int32)
         world = init_world(
             tables,
             role,

@@ -11,6 +11,7 @@ from phalanx.agents.network import VIEWS, NetworkConfig
 from phalanx.agents.normalizer import NORMALIZERS
 from phalanx.agents.ppo import PPOConfig
 from phalanx.committee.voting import faults_tolerated
+from phalanx.envs.scenarios import SCENARIOS, scenario
 from phalanx.errors import RunError, UsageError, unknown_name
 
 __all__ = ["PRESETS", "RunConfig"]
@@ -20,7 +21,7 @@ Normalizer = Literal["popart", "running", "batch", "none"]
 Returns = Literal["gae", "monte_carlo"]
 SplitName = Literal["auto", "time", "group", "stratified", "random"]
 Credit = Literal["blend", "schedule", "half", "own", "committee", "difference", "dictator"]
-Preset = Literal["default", "original"]
+Preset = Literal["default", "original", "ppo", "mappo"]
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -52,6 +53,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "episode_events": 1000,
         "eval_every": 20,
     },
+    "ppo": {"members": 1, "credit": "committee", "shadow": 0.0},
+    "mappo": {"members": 4, "credit": "committee", "shadow": 0.0},
 }
 
 
@@ -62,6 +65,10 @@ class RunConfig:
     env: EnvName = "simulator"
     """Where the committee learns: the simulator, recorded events in a closed loop (replay), or recorded events whose
     answers have no consequence (stream)."""
+    scenario: str = "office"
+    """World of the simulator, by name; held-out ones are for measuring alone."""
+    poison: float = 0.0
+    """Share of the simulator's events whose truth is wrong in what is learned from; never in what is measured."""
     data: tuple[Path, ...] = ()
     """Recorded events for replay and stream: anything that `phalanx ingest` reads."""
     label: str | None = None
@@ -71,7 +78,8 @@ class RunConfig:
     features: tuple[str, ...] = ()
     """Exactly these source columns; all that carry information unless given."""
     preset: Preset = "default"
-    """Starting values of all other settings: default, or original (the notebook phalanx grew from, bugs included)."""
+    """Starting values of all other settings: default, original (the notebook phalanx grew from, bugs included), ppo
+    (one agent) or mappo (four that share one reward and whose critics are told the core state)."""
     split: SplitName = "auto"
     """How recorded events are split: auto takes time where events have times, else group, else stratified."""
     split_seed: int | None = None
@@ -106,7 +114,7 @@ class RunConfig:
     steps: int | None = None
     """Steps of a rollout in each environment; 128 in the simulator and 32 on recorded events unless given."""
     episode_events: int | None = None
-    """Events until an episode is cut; 512 in the simulator and 1,024 on recorded events unless given."""
+    """Events until an episode is cut; the scenario's own in the simulator and 1,024 on recorded events unless given."""
     entities: int = 128
     """Processes that memory can tell apart at a time, on recorded events."""
     gamma: float = 0.99
@@ -170,6 +178,17 @@ class RunConfig:
         for name in ("gamma", "lam"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise UsageError(f"--{name} {getattr(self, name)}: expected a number from 0 to 1")
+        if scenario(self.scenario).held_out:
+            known = ", ".join(name for name, each in SCENARIOS.items() if not each.held_out)
+            raise UsageError(
+                f"--scenario {self.scenario} is held out: nothing is trained in it. Choose one of {known}"
+            )
+        if not 0.0 <= self.poison < 1.0:
+            raise UsageError(f"--poison {self.poison}: expected a share from 0 to below 1")
+        if self.env != "simulator" and (self.poison or self.scenario != "office"):
+            raise UsageError(
+                f"--scenario and --poison are the simulator's; --env {self.env} reads recorded events"
+            )
         if not 0.0 <= self.shadow < 1.0:
             raise UsageError(f"--shadow {self.shadow}: expected a share from 0 to below 1")
         for name in ("reward_scale", "learning_rate"):
@@ -242,6 +261,8 @@ class RunConfig:
             (0.2, 0.05)
         """
         values = {"split_seed": self.seed, **_BY_ENV["simulator" if self.env == "simulator" else "recorded"]}
+        if self.env == "simulator":
+            values["episode_events"] = scenario(self.scenario).config.episode_events
         missing = {name: value for name, value in values.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **missing)  # type: ignore[arg-type]
 
@@ -302,7 +323,7 @@ class RunConfig:
 
 
 _BY_ENV: dict[str, dict[str, Any]] = {
-    "simulator": {"envs": 64, "steps": 128, "episode_events": 512, "epochs": 4, "entropy_coef": 0.05},
+    "simulator": {"envs": 64, "steps": 128, "epochs": 4, "entropy_coef": 0.05},
     "recorded": {"envs": 256, "steps": 32, "episode_events": 1024, "epochs": 2, "entropy_coef": 0.2},
 }
 """Defaults that depend on where events come from."""

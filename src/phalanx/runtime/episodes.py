@@ -3,117 +3,22 @@
 All policies face the same random draws. What is reported is the environment's own score, never the reward.
 """
 
-import abc
-from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
-from phalanx.agents.memory import init_memory
 from phalanx.envs.base import Environment, empty_score
-from phalanx.runtime.decide import Committee, decide_events
+from phalanx.errors import UsageError
+from phalanx.runtime.policies import Policy
 from phalanx.types import Observation, Score, Verdict
 
-__all__ = [
-    "CommitteePolicy",
-    "Course",
-    "Policy",
-    "TablePolicy",
-    "ThresholdPolicy",
-    "run_episodes",
-]
-
-
-class Policy(eqx.Module):
-    """A way of answering. Arrays are leaves, so that policies of one kind share a compiled loop."""
-
-    on_host: ClassVar[bool] = False
-    """``act`` is NumPy code, called between steps instead of being compiled into them."""
-
-    @abc.abstractmethod
-    def init(self, n_envs: int) -> Any:
-        """What it carries from event to event, for a number of environments."""
-
-    @abc.abstractmethod
-    def act(
-        self, carried: Any, observation: Observation, label: Int[Array, " env"], key: PRNGKeyArray, t: Any
-    ) -> tuple[Any, Int[Array, " env"]]:
-        """The verdict on the event that waits in each environment. Only an oracle may look at the label."""
-
-
-class TablePolicy(Policy):
-    """Each verdict with a fixed probability, by the event's label: every policy that needs no training is one of these.
-
-    Always-allow puts all weight on allow for both labels; the oracle, which sees the label, puts it on quarantine for
-    malicious events and on allow for the others; a random policy has the same probabilities for both.
-
-    Attributes:
-        table: probabilities of the four verdicts per environment: on other events, and on malicious ones.
-    """
-
-    table: Float[Array, "env label verdict"]
-
-    def init(self, n_envs: int) -> Any:
-        """Nothing is carried."""
-        return ()
-
-    def act(self, carried: Any, observation: Any, label: Any, key: Any, t: Any) -> tuple[Any, Any]:
-        """Draws from the row of the event's label."""
-        threat = (label == 1)[:, None]
-        probabilities = jnp.where(threat, self.table[:, 1], self.table[:, 0])
-        return carried, jax.random.categorical(key, jnp.log(probabilities)).astype(jnp.int32)
-
-
-class ThresholdPolicy(Policy):
-    """A classifier of single events and one verdict for whatever scores at least the threshold.
-
-    Attributes:
-        score: (category, numeric) -> P(malicious), in NumPy.
-        threshold: chosen on validation data, per environment.
-        verdict: alert, block or quarantine, per environment.
-    """
-
-    score: Callable[[np.ndarray, np.ndarray], np.ndarray] = eqx.field(static=True)
-    threshold: Float[np.ndarray, " env"]
-    verdict: Int[np.ndarray, " env"]
-    on_host: ClassVar[bool] = True
-
-    def init(self, n_envs: int) -> Any:
-        """Nothing is carried."""
-        return ()
-
-    def act(self, carried: Any, observation: Any, label: Any, key: Any, t: Any) -> tuple[Any, Any]:
-        """Scores the events as they are, without memory."""
-        scores = self.score(np.asarray(observation.category), np.asarray(observation.numeric))
-        answer = np.where(scores >= self.threshold, self.verdict, int(Verdict.ALLOW))
-        return carried, jnp.asarray(answer, jnp.int32)
-
-
-class CommitteePolicy(Policy):
-    """The committee at its operating point, through the decision path.
-
-    Attributes:
-        committee: who decides.
-        threshold: its operating point.
-        memory_size: numbers per memory.
-    """
-
-    committee: Committee
-    threshold: Float[Array, ""]
-    memory_size: int = eqx.field(static=True)
-
-    def init(self, n_envs: int) -> Any:
-        """Blank memories."""
-        return init_memory(self.committee.n_members, n_envs, self.committee.spec.n_entities, self.memory_size)
-
-    def act(self, carried: Any, observation: Any, label: Any, key: Any, t: Any) -> tuple[Any, Any]:
-        """Decides; the label and the key are not used."""
-        table, decision, _ = decide_events(self.committee, carried, observation, t, threshold=self.threshold)
-        return table, decision.action
+__all__ = ["Course", "Seen", "observe_episodes", "peaceful", "run_episodes", "run_totals"]
 
 
 class Course(NamedTuple):
@@ -121,27 +26,60 @@ class Course(NamedTuple):
 
     Attributes:
         score: totals at the end of each episode, ``[env]``.
-        damage: cumulative, ``[time, env]``.
+        damage, campaigns, contained, contain_s, duration_s: cumulative, ``[time, env]``, see ``Score``; the times of
+            onsets and of containments follow from their steps.
         verdict, label, stage: of each event, ``[time, env]``.
         live: whether the episode was still running.
+        suspicion: how suspicious the policy found each event; None where it does not say.
     """
 
     score: Score
     damage: Float[np.ndarray, "time env"]
+    campaigns: Float[np.ndarray, "time env"]
+    contained: Float[np.ndarray, "time env"]
+    contain_s: Float[np.ndarray, "time env"]
+    duration_s: Float[np.ndarray, "time env"]
     verdict: Int[np.ndarray, "time env"]
     label: Int[np.ndarray, "time env"]
     stage: Int[np.ndarray, "time env"]
-    live: np.ndarray
+    live: Bool[np.ndarray, "time env"]
+    suspicion: Float[np.ndarray, "time env"] | None = None
 
     def copy(self, index: int, n_envs: int) -> "Course":
         """One copy out of several that were run side by side."""
         part = slice(index * n_envs, (index + 1) * n_envs)
         score = jax.tree.map(lambda leaf: leaf[part], self.score)
-        return Course(score, *(leaf[:, part] for leaf in self[1:]))
+        return Course(score, *(None if leaf is None else leaf[:, part] for leaf in self[1:]))  # type: ignore[arg-type]
+
+
+class Seen(NamedTuple):
+    """What is shown of episodes in which everything is allowed, and the labels to learn from.
+
+    Attributes:
+        category, numeric, entity, source: see ``Observation``.
+        label: 1 malicious, 0 benign, -1 unknown and where the episode was over; wrong where the environment poisons
+            what is learned from.
+        live: whether the episode was still running.
+    """
+
+    category: Int[np.ndarray, "time env column"]
+    numeric: Float[np.ndarray, "time env feature"]
+    entity: Int[np.ndarray, "time env"]
+    source: Int[np.ndarray, "time env"]
+    label: Int[np.ndarray, "time env"]
+    live: Bool[np.ndarray, "time env"]
 
 
 def run_episodes(
-    env: Environment, policy: Policy, key: PRNGKeyArray, *, n_envs: int, steps: int, copies: int = 1
+    env: Environment,
+    policy: Policy,
+    key: PRNGKeyArray,
+    *,
+    n_envs: int,
+    steps: int,
+    copies: int = 1,
+    quiet: Bool[np.ndarray, " env"] | None = None,
+    apply: bool = True,
 ) -> Course:
     """Runs one episode in each environment under a policy.
 
@@ -152,18 +90,57 @@ def run_episodes(
         n_envs: episodes.
         steps: at least the longest episode.
         copies: the same episodes so many times over, copy by copy along the environments' axis.
+        quiet: which episodes are without attacks, see ``peaceful``.
+        apply: False: the verdicts are logged and everything is allowed, so that all policies see the same events.
     """
+    carry, trace = _run(env, policy, key, n_envs, steps, copies, quiet, apply, record=True)
+    fields = dict(zip(_TRACE, (np.asarray(leaf) for leaf in trace), strict=True))
+    if not policy.scored:
+        fields["suspicion"] = None  # type: ignore[assignment]
+    return Course(score=jax.tree.map(np.asarray, carry.score), **fields)
+
+
+def run_totals(
+    env: Environment,
+    policy: Policy,
+    key: PRNGKeyArray,
+    *,
+    n_envs: int,
+    steps: int,
+    copies: int = 1,
+    quiet: Bool[np.ndarray, " env"] | None = None,
+) -> Score:
+    """The totals that ``run_episodes`` reaches, without the course: for many copies at once."""
+    carry, _ = _run(env, policy, key, n_envs, steps, copies, quiet, apply=True, record=False)
+    return jax.tree.map(np.asarray, carry.score)
+
+
+def observe_episodes(
+    env: Environment,
+    key: PRNGKeyArray,
+    *,
+    n_envs: int,
+    steps: int,
+    quiet: Bool[np.ndarray, " env"] | None = None,
+) -> Seen:
+    """The events of episodes in which everything is allowed, for what is fitted to them."""
     key_reset, key_steps = jax.random.split(key)
-    carry = _begin(env, policy.init(n_envs * copies), _tiled(key_reset, n_envs, copies))
-    if policy.on_host:
-        records = []
-        for t in range(steps):
-            carry, record = _answer(env, policy, carry, key_steps, t, copies)
-            records.append(jax.tree.map(np.asarray, record))
-        trace: Any = tuple(np.stack(leaves) for leaves in zip(*records, strict=True))
-    else:
-        carry, trace = _scan(env, policy, carry, key_steps, steps, copies)
-    return Course(jax.tree.map(np.asarray, carry.score), *(np.asarray(leaf) for leaf in trace))
+    carry = _begin(env, (), _tiled(key_reset, n_envs, 1), _mask(quiet, 1))
+    return Seen(*(np.asarray(leaf) for leaf in _observe(env, carry, key_steps, steps)))
+
+
+def peaceful(env: Environment) -> Environment:
+    """The same world without attackers; only its resets differ.
+
+    Raises:
+        UsageError: the environment's events are recorded, or its attackers cannot be left out.
+    """
+    config = getattr(env, "config", None)
+    if not hasattr(config, "attacked"):
+        raise UsageError(
+            f"{type(env).__name__} has no attackers to leave out; episodes without attacks need the simulator"
+        )
+    return type(env)(replace(config, attacked=False))  # type: ignore[call-arg,type-var]
 
 
 class _Carry(eqx.Module):
@@ -174,15 +151,53 @@ class _Carry(eqx.Module):
     live: Array
 
 
+_CUMULATIVE = ("damage", "campaigns", "contained", "contain_s", "duration_s")
+_TRACE = (*_CUMULATIVE, "verdict", "label", "stage", "live", "suspicion")
+
+
+def _run(
+    env: Environment,
+    policy: Policy,
+    key: PRNGKeyArray,
+    n_envs: int,
+    steps: int,
+    copies: int,
+    quiet: np.ndarray | None,
+    apply: bool,
+    record: bool,
+) -> tuple[_Carry, Any]:
+    key_reset, key_steps = jax.random.split(key)
+    carry = _begin(env, policy.init(n_envs * copies), _tiled(key_reset, n_envs, copies), _mask(quiet, copies))
+    if not policy.on_host:
+        return _scan(env, policy, carry, key_steps, steps, copies, apply, record)
+    records = []
+    for t in range(steps):
+        carry, row = _answer(env, policy, carry, key_steps, t, copies, apply)
+        if record:
+            records.append(jax.tree.map(np.asarray, row))
+    return carry, tuple(np.stack(leaves) for leaves in zip(*records, strict=True))
+
+
 def _tiled(key: PRNGKeyArray, n_envs: int, copies: int) -> Key[Array, " env"]:
     """A key per environment, the same for all copies of it."""
     return jnp.tile(jax.random.split(key, n_envs), copies)
 
 
+def _mask(quiet: np.ndarray | None, copies: int) -> Array | None:
+    return None if quiet is None else jnp.tile(jnp.asarray(quiet, bool), copies)
+
+
 @eqx.filter_jit
-def _begin(env: Environment, carried: Any, keys: Key[Array, " env"]) -> _Carry:
+def _begin(env: Environment, carried: Any, keys: Key[Array, " env"], quiet: Array | None) -> _Carry:
     n_envs = keys.shape[0]
     state, observation = jax.vmap(env.reset)(keys)
+    if quiet is not None:
+
+        def pick(calm: Array, other: Array) -> Array:
+            return jnp.where(quiet.reshape(-1, *(1,) * (calm.ndim - 1)), calm, other)
+
+        calm = jax.vmap(peaceful(env).reset)(keys)
+        state, observation = jax.tree.map(pick, calm, (state, observation))
     score = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (n_envs,)), empty_score())
     return _Carry(state, observation, carried, score, jnp.ones(n_envs, bool))
 
@@ -195,34 +210,91 @@ def _keys(
 
 
 def _apply(
-    env: Environment, carry: _Carry, carried: Any, verdict: Array, keys: Key[Array, " env"]
+    env: Environment,
+    carry: _Carry,
+    judged: tuple[Any, Array, Array],
+    keys: Key[Array, " env"],
+    apply: bool,
 ) -> tuple[_Carry, Any]:
-    state, time_step = jax.vmap(env.step)(carry.state, verdict, keys)
+    carried, verdict, suspicion = judged
+    verdict = jnp.asarray(verdict, jnp.int32)
+    applied = verdict if apply else jnp.full_like(verdict, int(Verdict.ALLOW))
+    state, time_step = jax.vmap(env.step)(carry.state, applied, keys)
     score = jax.tree.map(lambda new, old: jnp.where(carry.live, new, old), time_step.score, carry.score)
-    record = (score.damage, verdict, time_step.truth.label, time_step.truth.stage, carry.live)
+    small = (verdict, time_step.truth.label, time_step.truth.stage)
+    record = (
+        *(getattr(score, name) for name in _CUMULATIVE),
+        *(leaf.astype(jnp.int8) for leaf in small),  # a course of a thousand long episodes must fit in memory
+        carry.live,
+        jnp.asarray(suspicion, jnp.float32),
+    )
     return _Carry(state, time_step.observation, carried, score, carry.live & ~time_step.done), record
 
 
-_apply_jitted = eqx.filter_jit(_apply)
+@eqx.filter_jit
+def _apply_jitted(
+    env: Environment, carry: _Carry, verdict: Array, suspicion: Array, keys: Key[Array, " env"], apply: bool
+) -> tuple[_Carry, Any]:
+    return _apply(env, carry, (None, verdict, suspicion), keys, apply)
 
 
 def _answer(
-    env: Environment, policy: Policy, carry: _Carry, key: PRNGKeyArray, t: int, copies: int
+    env: Environment, policy: Policy, carry: _Carry, key: PRNGKeyArray, t: int, copies: int, apply: bool
 ) -> tuple[_Carry, Any]:
-    key_policy, keys = _keys(key, t, carry.live.shape[0], copies)
-    unseen = jnp.full(carry.live.shape, -1, jnp.int32)
-    carried, verdict = policy.act(carry.carried, carry.observation, unseen, key_policy, jnp.asarray(t))
-    return _apply_jitted(env, carry, carried, verdict, keys)
+    """One step of a policy in NumPy; what it carries stays outside of the compiled step."""
+    n = carry.live.shape[0]
+    key_policy, keys = _keys(key, t, n, copies)
+    unseen = np.full(n, -1, np.int32)
+    carried, verdict, suspicion = policy.judge(carry.carried, carry.observation, unseen, key_policy, t)
+    bare = _Carry(carry.state, carry.observation, None, carry.score, carry.live)
+    after, row = _apply_jitted(env, bare, jnp.asarray(verdict), jnp.asarray(suspicion), keys, apply)
+    return _Carry(after.state, after.observation, carried, after.score, after.live), row
 
 
 @eqx.filter_jit
 def _scan(
-    env: Environment, policy: Policy, carry: _Carry, key: PRNGKeyArray, steps: int, copies: int
+    env: Environment,
+    policy: Policy,
+    carry: _Carry,
+    key: PRNGKeyArray,
+    steps: int,
+    copies: int,
+    apply: bool,
+    record: bool,
 ) -> tuple[_Carry, Any]:
     def step(carry: _Carry, t: Array) -> tuple[_Carry, Any]:
         key_policy, keys = _keys(key, t, carry.live.shape[0], copies)
-        label = jax.vmap(env.pending)(carry.state).label
-        carried, verdict = policy.act(carry.carried, carry.observation, label, key_policy, t)
-        return _apply(env, carry, carried, verdict, keys)
+        label = jnp.full(carry.live.shape, -1, jnp.int32)
+        if policy.sees_truth:
+            label = jax.vmap(env.pending)(carry.state).label
+        judged = policy.judge(carry.carried, carry.observation, label, key_policy, t)
+        carry, row = _apply(env, carry, judged, keys, apply)
+        return carry, row if record else None
 
     return jax.lax.scan(step, carry, jnp.arange(steps))
+
+
+def _learned_label(env: Environment, state: Any) -> Array:
+    """The label of the event that waits, as training data has it."""
+    learned = getattr(env, "learned_label", None)
+    return env.pending(state).label if learned is None else learned(state)
+
+
+@eqx.filter_jit
+def _observe(env: Environment, carry: _Carry, key: PRNGKeyArray, steps: int) -> Any:
+    def step(carry: _Carry, t: Array) -> tuple[_Carry, Any]:
+        _, keys = _keys(key, t, carry.live.shape[0], 1)
+        shown, label = carry.observation, jax.vmap(partial(_learned_label, env))(carry.state)
+        row = (
+            shown.category,
+            shown.numeric,
+            shown.entity,
+            shown.source,
+            jnp.where(carry.live, label, -1).astype(jnp.int8),
+            carry.live,
+        )
+        nothing = jnp.zeros(carry.live.shape, jnp.float32)
+        carry, _ = _apply(env, carry, ((), nothing, nothing), keys, True)
+        return carry, row
+
+    return jax.lax.scan(step, carry, jnp.arange(steps))[1]

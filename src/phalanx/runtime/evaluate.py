@@ -22,7 +22,9 @@ from phalanx.analysis.metrics import committee_metrics, detection_metrics, respo
 from phalanx.analysis.statistics import summary
 from phalanx.data.encoder import Encoder
 from phalanx.envs.base import Environment
+from phalanx.envs.catalogue import STAGES
 from phalanx.envs.original import OriginalEnv
+from phalanx.envs.simulator import Simulator
 from phalanx.envs.stream import StreamEnv
 from phalanx.errors import PhalanxError, RunError
 from phalanx.runtime.baselines import (
@@ -35,11 +37,12 @@ from phalanx.runtime.baselines import (
 )
 from phalanx.runtime.config import RunConfig
 from phalanx.runtime.decide import Committee, decide_events, deployed
-from phalanx.runtime.episodes import CommitteePolicy, Course, ThresholdPolicy, run_episodes
+from phalanx.runtime.episodes import Course, run_episodes
 from phalanx.runtime.fingerprint import check_unchanged
 from phalanx.runtime.learner import init_committee
 from phalanx.runtime.original import OriginalCommittee, init_original_state
 from phalanx.runtime.original_judge import judge, majority, original_latency, original_specs
+from phalanx.runtime.policies import CommitteePolicy, ThresholdPolicy
 from phalanx.runtime.store import RunFolder, run_folders
 from phalanx.runtime.task import Part, Task, build_task, data_part
 from phalanx.runtime.train import learner_config
@@ -327,7 +330,8 @@ def _add_response(
         row = result["baselines"].setdefault(name, {})
         reached = dataclasses.asdict(response_metrics(each.score, *ends))
         row |= {metric: reached[metric] for metric in _RESPONSE}
-    result["course"] = _course(course, courses["always-allow"])
+    names = {"stages": list(STAGES)} if isinstance(env, Simulator) else {}
+    result["course"] = names | _course(course, courses["always-allow"])
 
 
 _RESPONSE = (

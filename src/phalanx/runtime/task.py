@@ -1,7 +1,7 @@
 """What a run learns and is measured on: the environments built from its settings."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,8 @@ from phalanx.envs.base import Environment
 from phalanx.envs.original import FEATURES
 from phalanx.envs.recorded import record
 from phalanx.envs.replay import ReplayConfig, ReplayEnv
-from phalanx.envs.simulator import Simulator, SimulatorConfig
+from phalanx.envs.scenarios import scenario
+from phalanx.envs.simulator import Simulator
 from phalanx.envs.stream import StreamConfig, StreamEnv
 from phalanx.errors import UsageError
 from phalanx.runtime.config import RunConfig
@@ -64,9 +65,7 @@ def build_task(config: RunConfig, encoder: Encoder | None = None) -> Task:
         DataError: data that cannot be read or split.
     """
     if config.env == "simulator":
-        env = Simulator(SimulatorConfig(episode_events=config.episode_limit))
-        part = Part(watch=env, act=env)
-        return Task(learn=env, train=part, validation=part, test=part, encoder=env.encoder)
+        return _simulated(config)
     if not config.data:
         raise UsageError(f"--env {config.env} needs recorded events: give --data FILE")
     read = read_events(config.data, label=config.label, mapping=config.map)
@@ -94,6 +93,15 @@ def build_task(config: RunConfig, encoder: Encoder | None = None) -> Task:
     for note in notes:
         _LOG.info(note)
     return Task(learn, train, validation, test, encoder, tuple(notes))
+
+
+def _simulated(config: RunConfig) -> Task:
+    """One world for all three parts, whose episodes differ by their keys; only what is learned from may be poisoned."""
+    world = replace(scenario(config.scenario).config, episode_events=config.episode_limit)
+    env = Simulator(world)
+    part = Part(watch=env, act=env)
+    learn = Simulator(replace(world, poison=config.poison)) if config.poison else env
+    return Task(learn, replace(part, watch=learn), part, part, env.encoder)
 
 
 def _split_name(config: RunConfig, table: EventTable) -> str:

@@ -144,9 +144,10 @@ def _watch_chunk(
         table = write(table, observation.entity, opinion.memories, t)
         keys = jax.random.split(jax.random.fold_in(key, begin + t), alive.shape[0])
         verdict = jnp.full(alive.shape, allow, jnp.int32)
+        label = jax.vmap(env.learned_label)(state)
         scored = alive if not isinstance(env, StreamEnv) else alive & jax.vmap(env.scored)(state)
         state, time_step = jax.vmap(env.step)(state, verdict, keys)
-        record = (scored, time_step.truth.label, opinion.log_probs, observation.category, observation.numeric)
+        record = (scored, label, opinion.log_probs, observation.category, observation.numeric)
         return (state, time_step.observation, table, alive & ~time_step.done), record
 
     return jax.lax.scan(step, carry, jnp.arange(chunk))
