@@ -333,7 +333,8 @@ class Stage:
         techniques: ways to take it.
         needed: successful steps that complete it.
         damage: of each successful step, in units of one benign record lost.
-        delay_s: range of the wait before its first step (log-uniform), in s, at the pace 1.
+        delay_s: range of the wait before its first step (log-uniform), in s, at the pace 1; the first stage has none,
+            for it starts with the campaign.
         gap_s: mean time between steps within it, in s, at the pace 1.
         source: of the delay; see ``SOURCES``.
         child: program that is started when it completes; on another host where ``moves``.

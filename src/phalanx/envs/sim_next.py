@@ -73,10 +73,12 @@ def next_event(
     free = ~alive & ~((jnp.arange(alive.shape[0]) == birth.slot) & birth.when)
     room = free.reshape(config.n_hosts, -1).any(axis=1) & ~birth.when
     room = jnp.repeat(room, config.slots_per_host, total_repeat_length=alive.shape[0])
-    turn = choose_turn(config.attack, campaigns, world, awake=alive & ~muted, now_s=now_s, open_slot=room)
+    awake = alive & ~muted
+    turn = choose_turn(config.attack, campaigns, world, awake=awake, now_s=now_s, open_slot=room)
     attacks, unseen = turn.possible & (turn.time_s <= benign_s), jnp.float32(0.0)
+    again = _reported_again(config, before, awake, attacks & turn.enters, u)
     if config.lost > 0.0:
-        campaigns, attacks, unseen = _unreported(config, tables, campaigns, turn, attacks)
+        campaigns, attacks, unseen = _unreported(config, tables, campaigns, turn, attacks, ~again)
     time_s = jnp.where(attacks, turn.time_s, benign_s)
 
     ready = jnp.where(silent(response, time_s), 0, rate)
@@ -91,7 +93,7 @@ def next_event(
     actor = jnp.where(turn.enters, entry, turn.slot)
     hostile = attack_event(config.attack, tables, world, campaigns, turn, slot=actor)
     event = jax.tree.map(lambda a, b: jnp.where(attacks, a, b), hostile, benign)
-    event = _reported(config, before, event, alive & ~muted, enters, u)
+    event = _reported(config, before, event, again, enters, u)
     comes = Birth(
         when=enters,
         slot=entry,
@@ -107,9 +109,16 @@ def next_event(
 
 
 def _unreported(
-    config: SimulatorConfig, tables: Tables, campaigns: Campaigns, turn: Turn, due: Bool[Array, ""]
+    config: SimulatorConfig,
+    tables: Tables,
+    campaigns: Campaigns,
+    turn: Turn,
+    due: Bool[Array, ""],
+    may: Bool[Array, ""],
 ) -> tuple[Campaigns, Bool[Array, ""], Float[Array, ""]]:
     """An attempt that no sensor reports takes its effect, unless it would start a process or complete a stage.
+
+    ``may``: not while an event of the present is reported once more, for the attempt lies ahead of it.
 
     Returns:
         The campaigns, whether a reported attempt is due all the same, and the damage.
@@ -117,7 +126,7 @@ def _unreported(
     c, u = turn.campaign, turn.draws
     stage = campaigns.stage[c]
     small = campaigns.progress[c] + 1 < tables.needed[stage]
-    unseen = due & ~turn.enters & small & (u[16] < config.lost)
+    unseen = due & may & ~turn.enters & small & (u[16] < config.lost)
     effective = unseen & (u[2] >= campaigns.stealth[c]) & (u[7] >= campaigns.failure[c])
     mine = (jnp.arange(campaigns.stage.shape[0]) == c) & unseen
     pause_s = wait_s(campaigns, tables, c, stage=stage, enters_stage=jnp.zeros((), bool), u=u[13])
@@ -133,11 +142,22 @@ def _unreported(
     return campaigns, due & ~unseen, jnp.where(effective, tables.damage[stage], 0.0)
 
 
+def _reported_again(
+    config: SimulatorConfig,
+    before: Event,
+    awake: Bool[Array, " slot"],
+    enters: Bool[Array, ""],
+    u: Float[Array, " draw"],
+) -> Bool[Array, ""]:
+    """Whether the sensor reports the event before once more."""
+    return (u[13] < config.duplicated) & ~before.duplicate & awake[before.entity] & ~enters
+
+
 def _reported(
     config: SimulatorConfig,
     before: Event,
     event: Event,
-    awake: Bool[Array, " slot"],
+    again: Bool[Array, ""],
     enters: Bool[Array, ""],
     u: Float[Array, " draw"],
 ) -> Event:
@@ -146,7 +166,6 @@ def _reported(
     if config.late > 0.0:
         event = eqx.tree_at(lambda e: e.late, event, (u[12] < config.late) & ~enters)
     if config.duplicated > 0.0:
-        again = (u[13] < config.duplicated) & ~before.duplicate & awake[before.entity] & ~enters
         copy = eqx.tree_at(
             lambda e: (e.source, e.effective, e.turns_burst, e.ends, e.duplicate, e.late),
             before,

@@ -149,10 +149,14 @@ class Simulator(Environment):
         campaigns, birth, damage, complete = apply_event(
             config.attack, self.tables, world, state.campaigns, response, event, happened
         )
+        furthest = jnp.maximum(before.furthest, _furthest(campaigns))
+        going = campaigns
         campaigns, gone, newly = end_campaigns(config.attack, campaigns, world, response, complete, now_s)
         acting = jnp.arange(gone.shape[0]) == event.entity
         gone = world.alive & (gone | (acting & event.ends & happened & ~event.duplicate))
-        birth = eqx.tree_at(lambda b: b.when, birth, birth.when & ~gone[birth.parent])
+        over = campaigns.stopped | (campaigns.returned & ~going.returned)
+        orphan = gone[birth.parent] | ((birth.campaign >= 0) & over[jnp.maximum(birth.campaign, 0)])
+        birth = eqx.tree_at(lambda b: b.when, birth, birth.when & ~orphan)
         after = SimulatorState(
             world=acted(world, event, happened & ~event.duplicate),
             campaigns=campaigns,
@@ -181,7 +185,7 @@ class Simulator(Environment):
             duration_s=after.event.time_s,
             events=before.events + 1.0,
             loss=before.loss,
-            furthest=jnp.maximum(before.furthest, _furthest(state.campaigns)),
+            furthest=furthest,
         )
         score, loss = charge(
             config.response,
@@ -287,7 +291,7 @@ class Simulator(Environment):
             key=key,
         )
         world, changed = turnover(state.world, self.tables, gone, coming.birth)
-        response = forget(state.response, changed)
+        response = _inherit(forget(state.response, changed), state.response, coming.birth)
         world, observation = observe(
             config.response, self.encoder, self.tables, self.lookup, world, response, coming.event
         )
@@ -305,6 +309,13 @@ class Simulator(Environment):
 
 def _number(condition: Bool[Array, ""]) -> Float[Array, ""]:
     return condition.astype(jnp.float32)
+
+
+def _inherit(response: ResponseState, before: ResponseState, birth: Birth) -> ResponseState:
+    """A child of a silent process is silent as long as its parent (a birth that is reported late cannot be undone)."""
+    child = (jnp.arange(response.silent_until_s.shape[0]) == birth.slot) & birth.when
+    until_s = jnp.where(child, before.silent_until_s[birth.parent], response.silent_until_s)
+    return eqx.tree_at(lambda r: r.silent_until_s, response, until_s)
 
 
 def _met(score: Score, campaigns: Campaigns, event: Event) -> Score:
