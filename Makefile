@@ -5,7 +5,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 CANDIDATES := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
 
-.PHONY: help demo test slow bench names clean
+.PHONY: help demo test slow bench names catalogue clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -27,6 +27,9 @@ bench: $(STAMP)  ## the benchmarks, compile time apart from run time
 
 names: $(STAMP)  ## write tests/public_names.json anew after a wanted change of a public name
 	$(VENV)/bin/python tests/test_public_names.py
+
+catalogue: $(STAMP)  ## write docs/catalogue.md anew after a change of the catalogue or the scenarios
+	$(VENV)/bin/python -m phalanx.envs.sim_docs > docs/catalogue.md
 
 clean:  ## delete .venv and every cache
 	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -128,7 +128,10 @@ def test_an_interruption_is_130_and_the_signal_handler_comes_back(verb, capsys) 
         (["simulate", "--out", "a.csv", "--campaigns", "-1"], "--campaigns -1: expected 0 or more"),
         (["ingest", "--out", "a.csv"], "no source"),
         (["report"], "RUN"),
-        (["train", "--preset", "originl"], "unknown preset 'originl'; choose one of: default, original"),
+        (
+            ["train", "--preset", "originl"],
+            "unknown preset 'originl'; choose one of: default, original, ppo, mappo",
+        ),
         (["train", "--preset", "original", "--resume", "run"], "--preset and --resume exclude each other"),
         (["train", "--normalizer", "pop"], "'pop' for argument '--normalizer'"),
         (["train", "--gamma", "2"], "--gamma 2.0: expected a number from 0 to 1"),

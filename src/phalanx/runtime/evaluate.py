@@ -53,7 +53,7 @@ __all__ = ["TUNED", "Yardstick", "evaluate", "load_committee"]
 
 _TRAIN_STREAM, _VALIDATION_STREAM, _TEST_STREAM = 0, 1, 2
 _PROBE_ROWS = 200_000
-_PROBE_EPISODES = 400  # about as many simulated events
+_PROBE_EPISODES = 200  # about as many simulated events
 _TEST_LANES = 128  # places on recorded rows that start with blank memory, as many as in validation
 _WATCH, _PLAY = 0, 1  # keys of the watched events and of the played episodes
 _LATENCY_CALLS = 300

@@ -1,0 +1,64 @@
+"""The league of the arena: trained committees and every baseline in the same held-back episodes.
+
+    python benchmarks/league.py RUN [RUN ...] [--scenario office ...] [--episodes 1000] [--out F.json]
+
+Runs are folders of `phalanx train`; the first one is compared with every other policy. What lies in --out of other
+scenarios stays, so that a league can be played in parts. Losses of single episodes are left out of the file.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+from phalanx.cli_compare import league_table
+from phalanx.files import write_json
+from phalanx.runtime.compile_cache import use_compile_cache
+from phalanx.runtime.config import RunConfig
+from phalanx.runtime.league import League, compare
+from phalanx.runtime.store import run_folders
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--scenario", nargs="+", default=["office"])
+    parser.add_argument("--policies", nargs="*", default=[])
+    parser.add_argument("--episodes", type=int, default=1000)
+    parser.add_argument("--trials", type=int, default=32)
+    parser.add_argument(
+        "--seed", type=int, default=2000, help="of all episodes; unused while settings were chosen"
+    )
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    use_compile_cache()
+    begun = time.perf_counter()
+    result = compare(
+        League(
+            runs=tuple(arguments.runs),
+            policies=tuple(arguments.policies),
+            scenarios=tuple(arguments.scenario),
+            episodes=arguments.episodes,
+            trials=arguments.trials,
+            seed=arguments.seed,
+        )
+    )
+    print(league_table(result))
+    print(f"{time.perf_counter() - begun:.0f} s")
+    if arguments.out:
+        settings = {}
+        for run in arguments.runs:
+            folders = run_folders(run)
+            config = RunConfig.of(folders[0].config()).to_dict() | {"seeds": len(folders)}
+            settings[run.name] = {name: value for name, value in config.items() if name != "out"}
+        before = json.loads(arguments.out.read_text()) if arguments.out.exists() else {"scenarios": {}}
+        asked = {"seed": arguments.seed, "trials": arguments.trials, "episodes": arguments.episodes}
+        for name, each in result["scenarios"].items():
+            before["scenarios"][name] = {**asked, **each}
+        write_json(arguments.out, {"runs": settings, "scenarios": before["scenarios"]})
+
+
+if __name__ == "__main__":
+    main()
