@@ -36,6 +36,7 @@ def _small_worlds(monkeypatch: pytest.MonkeyPatch) -> None:
         "small": Scenario(SMALL, "two hosts"),
         "rare": Scenario(SMALL, "two hosts, seldom attacked", base_rate=0.001),
         "new": Scenario(dataclasses.replace(SMALL, n_hosts=3), "three hosts", held_out=True),
+        **scenarios.SCENARIOS,
     }
     monkeypatch.setattr(scenarios, "SCENARIOS", worlds)
     monkeypatch.setattr("phalanx.runtime.league.SCENARIOS", worlds)

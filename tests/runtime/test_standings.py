@@ -69,6 +69,7 @@ def test_a_row_holds_weighted_means_over_seeds() -> None:
     allowed = 1.5 * 12 / 4
     assert row["loss"] == pytest.approx(np.mean(losses)) and row["seeds"] == 2
     assert row["score"]["value"] == pytest.approx(np.mean([1 - loss / allowed for loss in losses]))
+    assert row["score_by_seed"] == pytest.approx([1 - loss / allowed for loss in losses])
     assert row["score"]["min"] == pytest.approx(1 - losses[1] / allowed)
     assert row["score"]["low"] <= row["score"]["value"] <= row["score"]["high"]
     assert row["alerts_per_analyst_day"] == pytest.approx(1.5 * 4 / 4 / 2)

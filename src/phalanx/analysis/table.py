@@ -10,6 +10,7 @@ _COLUMNS = {
     "precision": ("precision", "{:.3f}"),
     "recall": ("recall", "{:.3f}"),
     "pr_auc": ("PR-AUC", "{:.3f}"),
+    "normalised_score": ("score", "{:.3f}"),
     "damage_prevented": ("damage prevented", "{:.3f}"),
     "availability": ("availability", "{:.4f}"),
     "time_to_contain_s": ("contained after", "{:.0f} s"),

@@ -110,7 +110,7 @@ def vote(
     log_probs: Float[Array, "*batch verdict"],
     *,
     key: PRNGKeyArray | None = None,
-    threshold: Float[Array, ""] | float | None = None,
+    threshold: Float[Array, "*env"] | float | None = None,
 ) -> Int[Array, "*batch"]:
     """A member's vote.
 
@@ -120,13 +120,14 @@ def vote(
     Args:
         log_probs: log-probabilities of the four verdicts.
         key: for drawing.
-        threshold: on P(verdict >= alert), in [0, 1].
+        threshold: on P(verdict >= alert), in [0, 1]; one for all, or one along the last axis.
     """
     if key is not None:
         return jax.random.categorical(key, log_probs).astype(jnp.int32)
     if threshold is None:
         return jnp.argmax(log_probs, axis=-1).astype(jnp.int32)
-    act = 1.0 - jnp.exp(log_probs[..., Verdict.ALLOW]) >= threshold
+    score = 1.0 - jnp.exp(log_probs[..., Verdict.ALLOW])
+    act = score >= jnp.broadcast_to(jnp.asarray(threshold, score.dtype), score.shape)
     likeliest = 1 + jnp.argmax(log_probs[..., Verdict.ALERT :], axis=-1)
     return jnp.where(act, likeliest, int(Verdict.ALLOW)).astype(jnp.int32)
 
@@ -155,7 +156,7 @@ def decide_events(
     step: Int[Array, ""],
     *,
     key: PRNGKeyArray | None = None,
-    threshold: Float[Array, ""] | float | None = None,
+    threshold: Float[Array, "*env"] | float | None = None,
 ) -> tuple[MemoryTable, Decision, Opinion]:
     """Decides one event per environment.
 

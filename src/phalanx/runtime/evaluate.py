@@ -335,6 +335,10 @@ def _add_response(
 
 
 _RESPONSE = (
+    "normalised_score",
+    "loss",
+    "cvar_loss",
+    "furthest_stage",
     "damage_prevented",
     "availability",
     "time_to_contain_s",

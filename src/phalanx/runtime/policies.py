@@ -125,12 +125,12 @@ class CommitteePolicy(ScoredPolicy):
 
     Attributes:
         committee: who decides.
-        threshold: its operating point.
+        threshold: its operating point, one for all environments or one for each.
         memory_size: numbers per memory.
     """
 
     committee: Committee
-    threshold: Float[Array, ""]
+    threshold: Float[Array, "*env"]
     memory_size: int = eqx.field(static=True)
 
     def init(self, n_envs: int) -> Any:

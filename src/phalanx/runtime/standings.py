@@ -144,6 +144,9 @@ def _row(outcome: Outcome, shared: Field) -> dict[str, Any]:
     ]
     row: dict[str, Any] = {name: mean_of_known([figures[name] for figures in each]) for name in each[0]}
     row["score"] = hierarchical_summary(shared.losses(outcome.loss), normalised_score, **shared.sampling())
+    sums = {name: part @ shared.weight for name, part in shared.losses(outcome.loss).items()}
+    by_seed = {name: np.broadcast_to(part, len(outcome.scores)) for name, part in sums.items()}
+    row["score_by_seed"] = normalised_score(by_seed).tolist()
     row |= _containment(outcome, shared)
     row["pr_auc"] = mean_of_known(outcome.pr_auc)
     row["verdict_rates"] = np.mean(outcome.rates, axis=0).tolist()
