@@ -94,7 +94,7 @@ def bait_templates() -> dict[str, bool]:
     """
     used = {name for technique in TECHNIQUES for name in technique.mix}
     mean = np.mean([_shares(program_mix(p)) for p in PROGRAMS.values() if not p.held_out], axis=0)
-    return {name: name in used and mean[i] < _COMMON for i, name in enumerate(TEMPLATES)}
+    return {name: bool(name in used and mean[i] < _COMMON) for i, name in enumerate(TEMPLATES)}
 
 
 def program_mix(program: Program, *, bait: float = 1.0, drifted: bool = False) -> dict[str, float]:
