@@ -9,7 +9,6 @@ a cache.
 """
 
 import argparse
-import json
 import os
 import statistics
 import time
@@ -19,6 +18,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from machine import report
 
 from phalanx.envs.base import auto_reset_step
 from phalanx.envs.sim_config import SimulatorConfig
@@ -89,15 +89,7 @@ def main() -> None:
     arguments = parser.parse_args()
     load_before = os.getloadavg()[0]
     found = {name: measure(*setting, arguments.repeats) for name, setting in SETTINGS.items()}
-    for name, line in found.items():
-        print(name, {key: round(value, 1) for key, value in line.items()})
-    if arguments.out:
-        machine = {
-            "cores": os.cpu_count(),
-            "load_before": load_before,
-            "device": jax.devices()[0].device_kind,
-        }
-        arguments.out.write_text(json.dumps({"machine": machine, "settings": found}, indent=1) + "\n")
+    report(found, arguments.out, load_before)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ that lines of one run can be compared; the machine's other load shows in all of 
 """
 
 import argparse
-import json
 import os
 import statistics
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import equinox as eqx
 import jax
+from machine import report
 
 from phalanx.runtime.config import RunConfig
 from phalanx.runtime.rollout import collect
@@ -78,15 +78,7 @@ def main() -> None:
     arguments = parser.parse_args()
     load_before = os.getloadavg()[0]
     found = {name: measure(settings, arguments.repeats) for name, settings in SETTINGS.items()}
-    for name, line in found.items():
-        print(name, {key: round(value, 2) for key, value in line.items()})
-    if arguments.out:
-        machine = {
-            "cores": os.cpu_count(),
-            "load_before": load_before,
-            "device": jax.devices()[0].device_kind,
-        }
-        arguments.out.write_text(json.dumps({"machine": machine, "settings": found}, indent=1) + "\n")
+    report(found, arguments.out, load_before)
 
 
 if __name__ == "__main__":

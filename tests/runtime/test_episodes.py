@@ -18,7 +18,7 @@ from phalanx.envs.response import ResponseConfig
 from phalanx.envs.simulator import Simulator, SimulatorConfig
 from phalanx.errors import UsageError
 from phalanx.runtime.baselines import rates_of, references
-from phalanx.runtime.episodes import Course, observe_episodes, peaceful, run_episodes, run_totals
+from phalanx.runtime.episodes import Course, observe_episodes, run_episodes, run_totals
 from phalanx.runtime.policies import CommitteePolicy, Policy, ThresholdPolicy
 from phalanx.types import Verdict
 
@@ -201,7 +201,7 @@ def test_quiet_episodes_are_those_of_the_world_without_attackers(simulator: Simu
     given: dict[str, Any] = {"n_envs": ENVS, "steps": STEPS}
     mixed = run_episodes(simulator, script, jax.random.key(3), quiet=quiet, **given)
     attacked = run_episodes(simulator, script, jax.random.key(3), **given)
-    calm = run_episodes(peaceful(simulator), script, jax.random.key(3), **given)
+    calm = run_episodes(simulator.peaceful(), script, jax.random.key(3), **given)
     for name in ("label", "damage", "duration_s"):
         np.testing.assert_array_equal(getattr(mixed, name)[:, quiet], getattr(calm, name)[:, quiet])
         np.testing.assert_array_equal(getattr(mixed, name)[:, ~quiet], getattr(attacked, name)[:, ~quiet])
@@ -210,7 +210,7 @@ def test_quiet_episodes_are_those_of_the_world_without_attackers(simulator: Simu
 
 def test_recorded_events_cannot_be_made_peaceful() -> None:
     with pytest.raises(UsageError, match="need the simulator"):
-        peaceful(replay())
+        replay().peaceful()
 
 
 class Peeking(Policy):

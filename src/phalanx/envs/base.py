@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
+from phalanx.errors import UsageError
 from phalanx.types import Observation, ObservationSpec, Score, TimeStep, Truth
 
 __all__ = ["Environment", "auto_reset_step", "empty_score"]
@@ -37,6 +38,16 @@ class Environment(eqx.Module):
     def learned_label(self, state: Any) -> Int[Array, ""]:
         """The label of the waiting event as training data has it; the truth, unless labels are poisoned."""
         return self.pending(state).label
+
+    def peaceful(self) -> "Environment":
+        """The same world without attackers; only its resets differ.
+
+        Raises:
+            UsageError: this environment's attackers cannot be left out.
+        """
+        raise UsageError(
+            f"{type(self).__name__} has no attackers to leave out; episodes without attacks need the simulator"
+        )
 
     def core(self, state: Any) -> Float[Array, " core"]:
         """What the core state tells the critic of the future: ``spec.n_core`` numbers of order 1, none by default.

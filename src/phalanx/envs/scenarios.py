@@ -16,7 +16,7 @@ class Scenario:
         config: of its simulator.
         about: one line for people.
         base_rate: share of malicious events that its figures are weighted to; the simulated share where None. Episodes
-            are then drawn in two strata, with and without attackers (``SimulatorConfig.attacked``).
+            are then drawn in two strata, with and without attackers (``Environment.peaceful``).
         held_out: nothing may be trained, tuned or chosen in it.
     """
 
@@ -24,11 +24,6 @@ class Scenario:
     about: str
     base_rate: float | None = None
     held_out: bool = False
-
-    @property
-    def peaceful(self) -> SimulatorConfig:
-        """The same world without attackers, for the other stratum."""
-        return replace(self.config, attacked=False)
 
 
 _OFFICE = SimulatorConfig()

@@ -214,6 +214,10 @@ class Simulator(Environment):
         bait = jnp.where(malicious, 0, self.tables.bait[event.template])
         return Truth(malicious.astype(jnp.int32), event.campaign, event.stage, event.cause, bait)
 
+    def peaceful(self) -> "Simulator":
+        """The same world without attackers."""
+        return Simulator(replace(self.config, attacked=False))
+
     def learned_label(self, state: SimulatorState) -> Int[Array, ""]:
         """The label of the waiting event as training data has it: wrong for a share ``poison`` of the events."""
         event = state.event

@@ -3,8 +3,6 @@
 All policies face the same random draws. What is reported is the environment's own score, never the reward.
 """
 
-from dataclasses import replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -14,11 +12,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from phalanx.envs.base import Environment, empty_score
-from phalanx.errors import UsageError
 from phalanx.runtime.policies import Policy
 from phalanx.types import Observation, Score, Verdict
 
-__all__ = ["Course", "Seen", "observe_episodes", "peaceful", "run_episodes", "run_totals"]
+__all__ = ["Course", "Seen", "observe_episodes", "run_episodes", "run_totals"]
 
 
 class Course(NamedTuple):
@@ -48,8 +45,7 @@ class Course(NamedTuple):
     def copy(self, index: int, n_envs: int) -> "Course":
         """One copy out of several that were run side by side."""
         part = slice(index * n_envs, (index + 1) * n_envs)
-        score = jax.tree.map(lambda leaf: leaf[part], self.score)
-        return Course(score, *(None if leaf is None else leaf[:, part] for leaf in self[1:]))  # type: ignore[arg-type]
+        return jax.tree.map(lambda leaf: leaf[..., part], self)
 
 
 class Seen(NamedTuple):
@@ -90,14 +86,14 @@ def run_episodes(
         n_envs: episodes.
         steps: at least the longest episode.
         copies: the same episodes so many times over, copy by copy along the environments' axis.
-        quiet: which episodes are without attacks, see ``peaceful``.
+        quiet: which episodes are without attacks, see ``Environment.peaceful``.
         apply: False: the verdicts are logged and everything is allowed, so that all policies see the same events.
     """
     carry, trace = _run(env, policy, key, n_envs, steps, copies, quiet, apply, record=True)
-    fields = dict(zip(_TRACE, (np.asarray(leaf) for leaf in trace), strict=True))
-    if not policy.scored:
-        fields["suspicion"] = None  # type: ignore[assignment]
-    return Course(score=jax.tree.map(np.asarray, carry.score), **fields)
+    *told, suspicion = (np.asarray(leaf) for leaf in trace)
+    fields = dict(zip(_TRACE, told, strict=True))
+    score = jax.tree.map(np.asarray, carry.score)
+    return Course(score=score, **fields, suspicion=suspicion if policy.scored else None)
 
 
 def run_totals(
@@ -129,20 +125,6 @@ def observe_episodes(
     return Seen(*(np.asarray(leaf) for leaf in _observe(env, carry, key_steps, steps)))
 
 
-def peaceful(env: Environment) -> Environment:
-    """The same world without attackers; only its resets differ.
-
-    Raises:
-        UsageError: the environment's events are recorded, or its attackers cannot be left out.
-    """
-    config = getattr(env, "config", None)
-    if not hasattr(config, "attacked"):
-        raise UsageError(
-            f"{type(env).__name__} has no attackers to leave out; episodes without attacks need the simulator"
-        )
-    return type(env)(replace(config, attacked=False))  # type: ignore[call-arg,type-var]
-
-
 class _Carry(eqx.Module):
     state: Any
     observation: Observation
@@ -152,7 +134,7 @@ class _Carry(eqx.Module):
 
 
 _CUMULATIVE = ("damage", "campaigns", "contained", "contain_s", "duration_s")
-_TRACE = (*_CUMULATIVE, "verdict", "label", "stage", "live", "suspicion")
+_TRACE = (*_CUMULATIVE, "verdict", "label", "stage", "live")
 
 
 def _run(
@@ -196,7 +178,7 @@ def _begin(env: Environment, carried: Any, keys: Key[Array, " env"], quiet: Arra
         def pick(calm: Array, other: Array) -> Array:
             return jnp.where(quiet.reshape(-1, *(1,) * (calm.ndim - 1)), calm, other)
 
-        calm = jax.vmap(peaceful(env).reset)(keys)
+        calm = jax.vmap(env.peaceful().reset)(keys)
         state, observation = jax.tree.map(pick, calm, (state, observation))
     score = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (n_envs,)), empty_score())
     return _Carry(state, observation, carried, score, jnp.ones(n_envs, bool))
@@ -274,17 +256,11 @@ def _scan(
     return jax.lax.scan(step, carry, jnp.arange(steps))
 
 
-def _learned_label(env: Environment, state: Any) -> Array:
-    """The label of the event that waits, as training data has it."""
-    learned = getattr(env, "learned_label", None)
-    return env.pending(state).label if learned is None else learned(state)
-
-
 @eqx.filter_jit
 def _observe(env: Environment, carry: _Carry, key: PRNGKeyArray, steps: int) -> Any:
     def step(carry: _Carry, t: Array) -> tuple[_Carry, Any]:
         _, keys = _keys(key, t, carry.live.shape[0], 1)
-        shown, label = carry.observation, jax.vmap(partial(_learned_label, env))(carry.state)
+        shown, label = carry.observation, jax.vmap(env.learned_label)(carry.state)
         row = (
             shown.category,
             shown.numeric,

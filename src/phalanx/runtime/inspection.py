@@ -18,6 +18,7 @@ from phalanx.types import Verdict
 __all__ = ["InspectionFamily", "InspectionPolicy", "fit_inspection"]
 
 _NEVER = -(2**30)
+_NEEDED = ("ticket_open", "analyst_wait")
 
 
 class InspectionPolicy(Policy):
@@ -90,8 +91,8 @@ def fit_inspection(vocabulary: Vocabulary, n_entities: int) -> InspectionFamily:
     Raises:
         UsageError: the environment does not show whether analysts are free.
     """
-    places = {name: vocabulary.numbers.get(name) for name in ("ticket_open", "analyst_wait")}
-    absent = [name for name, place in places.items() if place is None]
+    places = {name: vocabulary.numbers[name] for name in _NEEDED if name in vocabulary.numbers}
+    absent = [name for name in _NEEDED if name not in places]
     if absent:
         raise UsageError(f"the environment does not show {', '.join(absent)}; inspection in turn needs them")
-    return InspectionFamily(n_entities, **places)  # type: ignore[arg-type]
+    return InspectionFamily(n_entities, **places)
