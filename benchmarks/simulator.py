@@ -75,7 +75,7 @@ def critic(run: Path) -> list[dict[str, float | None]]:
         rewards, values, following = rollout.reward, rollout.value[:, 0], rollout.next_value[:, 0]
         ends, gamma = (rollout.terminated, rollout.truncated), config.gamma
         returns = {
-            "lambda": gae(rewards, values, following, *ends, gamma=gamma, lam=config.lam).value_targets,
+            "lambda": gae(rewards, values, following, *ends, gamma=gamma, lam=learner.lam).value_targets,
             "monte carlo": monte_carlo(rewards, following, *ends, gamma=gamma),
         }
         kept = slice(0, FRESH_STEPS - TAIL)  # the last returns rest on the bootstrap more than on rewards

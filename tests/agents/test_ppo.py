@@ -27,7 +27,9 @@ from phalanx.errors import UsageError
 MEMBERS, T, E, INPUTS, CORE = 2, 5, 6, 4, 2
 
 
-def batch_of(seed: int, *, n_envs: int = E, members: int = MEMBERS, local: float = 0.0) -> Batch:
+def batch_of(
+    seed: int, *, n_envs: int = E, members: int = MEMBERS, local: float = 0.0, ahead: bool = False
+) -> Batch:
     """A rollout without memory whose vectors tell the place: 100 * time + environment."""
     rng = np.random.default_rng(seed)
     shape = (members, T, n_envs)
@@ -46,6 +48,7 @@ def batch_of(seed: int, *, n_envs: int = E, members: int = MEMBERS, local: float
         log_prob=jnp.log(jnp.asarray(rng.uniform(0.1, 0.5, shape), jnp.float32)),
         advantages=normal(*shape),
         best=jnp.asarray(rng.integers(-1, 4, shape), jnp.int32),
+        worth=-jnp.abs(normal(T, n_envs, 4)) if ahead else None,
         local=jnp.asarray(local, jnp.float32),
         applied=jnp.ones(n_envs),
         targets=30 * normal(*shape),
@@ -72,10 +75,13 @@ def first_member(batch: Batch) -> Batch:
 
 @pytest.mark.parametrize("shadow", [0, 2])
 @pytest.mark.parametrize("local", [0.0, 0.5, 1.0])
-def test_the_loss_is_the_sum_of_its_terms(local: float, shadow: int) -> None:
+@pytest.mark.parametrize("ahead", [False, True])
+def test_the_loss_is_the_sum_of_its_terms(ahead: bool, local: float, shadow: int) -> None:
     """Ratios far outside the clip range are among them; the squared error is logged without 1/2 and never clipped."""
     applied = np.arange(E) >= shadow
-    batch = with_(first_member(batch_of(0, local=local)), applied=jnp.asarray(applied, jnp.float32))
+    batch = with_(
+        first_member(batch_of(0, local=local, ahead=ahead)), applied=jnp.asarray(applied, jnp.float32)
+    )
     config = PPOConfig(clip=0.2, value_coef=0.7, entropy_coef=0.03)
     network, mask = member(1), jnp.ones(INPUTS)
     loss, report = ppo_loss(network, mask, batch, config)
@@ -93,6 +99,9 @@ def test_the_loss_is_the_sum_of_its_terms(local: float, shadow: int) -> None:
     asked = np.log(np.take_along_axis(policy, np.maximum(best, 0)[..., None], -1)[..., 0])
     asked = np.where(best >= 0, asked, 0)
     objective = -np.where(applied, (1 - local) * surrogate + local * asked, asked).mean()
+    if ahead:  # what each vote would be worth is known wherever the event was shown
+        expected = (policy * np.asarray(batch.worth)).sum(-1)
+        objective = -((1 - local) * expected + local * asked).mean()
     value = ((emitted - np.asarray(batch.targets)) ** 2)[:, applied].mean()
     entropy = -(policy * np.log(policy)).sum(-1).mean()
     assert float(loss) == pytest.approx(objective + 0.7 * value - 0.03 * entropy, rel=1e-5)

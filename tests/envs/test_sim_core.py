@@ -51,7 +51,7 @@ def _discounted(route: np.ndarray, stage: int) -> float:
 
 
 def _campaign(state: Any, c: int) -> list[float]:
-    """The ten numbers of campaign ``c``."""
+    """The numbers of campaign ``c``."""
     k, now = state.campaigns, float(state.event.time_s)
     going, met = not k.stopped[c], np.isfinite(k.first_s[c])
     wait = max(float(k.next_s[c]) - now, 0.0) if going else math.inf
@@ -69,6 +69,7 @@ def _campaign(state: Any, c: int) -> list[float]:
         (own & ~muted).sum() / 4,
         (own & muted).sum() / 4,
         float(k.returned[c]),
+        k.refused[c] / max(int(k.patience[c]), 1) if going else 0.0,
     ]
 
 
@@ -85,7 +86,7 @@ def _damage(state: Any) -> float:
 
 @pytest.mark.parametrize("most", [1, 2, 5])
 def test_its_size_grows_with_the_campaigns(most: int) -> None:
-    assert core_size(most) == 10 * most + 10
+    assert core_size(most) == 11 * most + 10
 
 
 def test_the_numbers_are_of_order_one_and_move() -> None:
@@ -93,7 +94,7 @@ def test_the_numbers_are_of_order_one_and_move() -> None:
     assert told.shape[-1] == core_size(2) == Simulator(FAULTY).spec.n_core
     live = _run().live[::EVERY]
     assert np.isfinite(told).all() and (told[live].std(axis=0) > 0).mean() > 0.9
-    pace = [6, 16]  # of hasty attackers
+    pace = [6, 17]  # of hasty attackers
     assert np.abs(np.delete(told, pace, axis=-1)).max() < 6
 
 
@@ -102,7 +103,7 @@ def test_each_campaign_is_told_as_it_is() -> None:
     for t, e in np.ndindex(*told.shape[:2]):
         state = jax.tree.map(lambda x, at=(t * EVERY, e): x[at], _run().state)
         for c in range(2):
-            found = told[t, e, 10 * c : 10 * c + 10]
+            found = told[t, e, 11 * c : 11 * c + 11]
             np.testing.assert_allclose(
                 found, _campaign(state, c), rtol=2e-4, atol=1e-5, err_msg=f"{t} {e} {c}"
             )
@@ -112,7 +113,7 @@ def test_the_event_and_the_verdicts_worth_are_told() -> None:
     told, credit = _told()
     for t, e in np.ndindex(*told.shape[:2]):
         state = jax.tree.map(lambda x, at=(t * EVERY, e): x[at], _run().state)
-        found = told[t, e, 20:]
+        found = told[t, e, 22:]
         assert found[0] == (state.event.campaign >= 0)
         np.testing.assert_allclose(found[1], _compressed(_damage(state)), rtol=1e-4, atol=1e-6)
         worth = [_compressed(float(each)) for each in credit[t, e]]
@@ -132,7 +133,7 @@ def test_silent_work_tickets_and_the_pace_of_work_are_told() -> None:
         np.exp(-np.maximum(closes, 0.0) / 300),
         np.log1p(1 / hz.sum(-1)) / 3,
     ]
-    for found, wanted in zip(np.moveaxis(told[..., 26:], -1, 0), expected, strict=True):
+    for found, wanted in zip(np.moveaxis(told[..., 28:], -1, 0), expected, strict=True):
         np.testing.assert_allclose(found, wanted[::EVERY], rtol=0.01, atol=1e-3)
         assert found.std() > 0
 
@@ -154,7 +155,27 @@ def test_a_quarantine_is_worth_what_it_prevents_less_the_work_that_it_silences()
         (credit[..., 2] - credit[..., 3])[chosen], (rate * silent_s)[chosen], rtol=1e-3, atol=1e-3
     )
     effective = (event.campaign >= 0) & event.effective & run.live
-    assert (credit[effective][:, 3] >= credit[effective][:, 2]).all() and (credit[effective][:, 0] < 0).all()
+    assert (credit[effective][:, 2] >= 0).all() and (credit[effective][:, 0] < 0).all()
+    assert (credit[effective][:, 2] > 0).any()
+
+
+def test_a_refusal_is_worth_the_more_the_nearer_the_attacker_is_to_leaving() -> None:
+    """Of what the rest of the campaign would do, each refusal that is still needed prevents an equal share."""
+    run = _run()
+    event, credit, k = run.state.event, run.step.credit, run.state.campaigns
+    c = np.maximum(event.campaign, 0)[..., None]
+    needed = np.maximum(np.take_along_axis(k.patience - k.refused, c, -1)[..., 0], 1)
+    open_ = (event.campaign >= 0) & run.live & ~event.late & ~event.duplicate
+    future = credit[..., 2] * needed
+    assert set(np.unique(needed[open_])) >= {1, 2, 3}
+    for t, e in np.argwhere(open_ & (credit[..., 2] > 0))[::40]:
+        later = [
+            u for u in range(t + 1, len(c)) if open_[u, e] and event.campaign[u, e] == event.campaign[t, e]
+        ]
+        if later and k.stage[later[0], e, c[t, e, 0]] == k.stage[t, e, c[t, e, 0]]:
+            u = later[0]
+            assert future[u, e] <= future[t, e] * 1.001, "what is left to prevent only shrinks within a stage"
+    np.testing.assert_array_equal(credit[..., 2][(event.campaign >= 0) & ~open_ & run.live] <= 0, True)
 
 
 def take_alone(run: Episodes) -> np.ndarray:

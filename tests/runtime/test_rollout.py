@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from runtime.committees import ForkingToy, Rewarded, committee_of, settings
-from toy import ToyEnv
+from toy import ToyEnv, ToyState
 
 from phalanx.agents.network import NetworkConfig
-from phalanx.agents.ppo import Batch, LossReport, PPOConfig, ppo_loss
+from phalanx.agents.ppo import Batch, LossReport, PPOConfig, member_axes, ppo_loss
 from phalanx.runtime.decide import Committee
 from phalanx.runtime.learner import init_committee
 from phalanx.runtime.rollout import Rollout, World, collect, init_world
@@ -95,16 +95,12 @@ def _losses(committee: Committee, rollout: Rollout) -> LossReport:
         log_prob=jnp.take_along_axis(log_probs, votes[..., None], -1)[..., 0],
         advantages=zeros,
         best=jnp.zeros(votes.shape, jnp.int32),
+        worth=None,
         local=jnp.zeros(()),
         applied=jnp.ones(ENVS),
         targets=zeros,
     )
-    axes = eqx.tree_at(
-        lambda b: (b.vectors, b.core, b.reads, b.local, b.applied),
-        jax.tree.map(lambda _: 0, batch),
-        replace=(None,) * 5,
-    )
-    loss = jax.vmap(lambda n, m, b: ppo_loss(n, m, b, PPOConfig())[1], in_axes=(0, 0, axes))
+    loss = jax.vmap(lambda n, m, b: ppo_loss(n, m, b, PPOConfig())[1], in_axes=(0, 0, member_axes(batch)))
     return loss(committee.networks, committee.masks, batch)
 
 
@@ -177,6 +173,44 @@ def test_rewards_and_credit_are_those_of_the_verdict_on_the_event() -> None:
         expected = worth[int(rollout.truth.label[t, e])]
         assert rollout.credit[t, e].tolist() == expected
         assert float(rollout.reward[t, e]) == expected[int(rollout.action[t, e])]
+
+
+class Poisoned(Rewarded):
+    """Labels are wrong of every second event."""
+
+    def __init__(self, terminates: bool) -> None:
+        super().__init__(EPISODE, terminates=terminates)
+
+    def learned_label(self, state: ToyState) -> jax.Array:
+        return self.pending(state).label ^ (state.time % 2)
+
+
+@pytest.mark.parametrize("terminates", [False, True])
+def test_looking_ahead_a_verdict_is_worth_its_reward_and_the_value_of_what_follows(terminates: bool) -> None:
+    """The toy's future does not depend on the verdict, so that verdicts differ by their rewards alone; where the label
+    is wrong, the worth is what the label says."""
+    env, gamma, factor = Poisoned(terminates), 0.9, 3.0
+    committee = committee_of(ForkingToy())
+    world = init_world(env, committee, ENVS, 4, jax.random.key(2), stagger=4)
+
+    @eqx.filter_jit
+    def look() -> Rollout:
+        return collect(
+            env, committee, world, jax.random.key(1), steps=STEPS, gamma=gamma, reward_scale=factor
+        )[1]
+
+    rollout = look()
+    rewards = factor * np.asarray(rollout.credit)  # the toy's credit is the reward of each verdict
+    following = np.where(rollout.terminated, 0.0, np.asarray(rollout.next_value).mean(axis=1))
+    wrong = np.rint(np.asarray(rollout.core)[..., 1] * env.inner.episode_events) % 2 == 1
+    expected = rewards + gamma * np.where(wrong, 0.0, following)[..., None]
+    np.testing.assert_allclose(rollout.worth, expected, rtol=1e-4, atol=1e-4)
+    assert bool(rollout.done.any()) and wrong.any() and not wrong.all() and np.abs(following).max() > 1
+
+
+def test_without_looking_ahead_the_worth_is_the_credit() -> None:
+    rollout = played("gru").rollout
+    np.testing.assert_array_equal(rollout.worth, rollout.credit)
 
 
 def test_staggered_environments_do_not_end_together() -> None:

@@ -3,21 +3,35 @@
 With quorum rules a vote moves the verdict only when it is pivotal, so the committee's reward alone gives almost no
 gradient near unanimity, whatever the reward. A scheme therefore mixes two objectives of a member's policy pi,
 
-    (1 - w) [clipped surrogate of the committee's advantages] + w E[log pi(a*)],   a* = argmax_a q(a),
+    (1 - w) J + w E[log pi(a*)],   a* = argmax_a q(a),
 
 where q(a), the local worth of voting a, comes from ``credit``, the environment's estimate of each verdict's worth on
-this event, and w in [0, 1] may change in the course of training. The local objective is a regression on the best vote
-rather than the expected worth sum_a pi(a) q(a): that one has no gradient where a member is sure and wrong, and large
-stakes drown small ones. With the log-likelihood pi becomes the probability that each vote is the best one, whatever the
-unit of the reward (the entropy bonus and the other objective soften it). What it costs: an event counts the same
-whatever is at stake, and with the truth in hand alert is hardly ever the best vote, so alerts come from the committee's
-objective and from votes that differ. The critic always predicts the committee's return.
+this event, and w in [0, 1] may change in the course of training.
 
-Source: the M-step of Abdolmaleki et al., "Maximum a posteriori policy optimisation", 1806.06920, section 4.2, its
-non-parametric policy at temperature 0; the environment's estimate is in the place of a learned Q.
+The local objective is a regression on the best vote rather than the expected worth sum_a pi(a) q(a): that one has no
+gradient where a member is sure and wrong, and large stakes drown small ones. With the log-likelihood pi becomes the
+probability that each vote is the best one, whatever the unit of the reward (the entropy bonus and J soften it). What it
+costs: an event counts the same whatever is at stake. So it comes first, and J weighs the stakes.
+
+J is the clipped surrogate of the committee's advantages or, with ``lookahead``, the expected worth of the member's vote
+as if it were the verdict,
+
+    J = c E[sum_a pi(a) (Q(a) - max_b Q(b))] / rms(max_b Q(b) - min_b Q(b)),   Q(a) = r_a + gamma V(s_a),
+
+where r_a and s_a are what the environment answers to verdict a under the draws of the step that is taken, and V is the
+mean of the members' critics, which are told the core state. All four verdicts of every event teach, not only the one
+that was drawn, so that J has none of the noise of a sampled action, and an answer is worth what comes of it under the
+committee that there is, not what an estimate says. The critics always predict the committee's return.
+
+Sources: local objective: the M-step of Abdolmaleki et al., "Maximum a posteriori policy optimisation", 1806.06920,
+section 4.2, its non-parametric policy at temperature 0, the environment's estimate in the place of a learned Q.
+Lookahead: the sum over all actions of Allen et al., "Mean actor critic", 1709.00503, eq. 4, with the one-step lookahead
+of policy iteration (Sutton and Barto, 2nd ed., eq. 4.9) in a simulator in the place of a learned Q; a critic of the
+core state as in Baisero and Amato, 2105.11674.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -26,11 +40,36 @@ from jaxtyping import Array, Float, Int
 from phalanx.committee.voting import tally, verdict_of
 from phalanx.types import N_VERDICTS
 
-__all__ = ["CREDIT_SCHEMES", "DICTATOR_SHARE", "NO_STAKE", "best_votes", "local_weight"]
+__all__ = [
+    "CREDIT_SCHEMES",
+    "DICTATOR_SHARE",
+    "NO_STAKE",
+    "CreditScheme",
+    "best_votes",
+    "local_weight",
+    "relative_worth",
+]
 
 DICTATOR_SHARE = 0.2
 NO_STAKE = -1
 _FIRST_PHASE = 1.0 / 3.0
+_PULL = 10.0
+
+
+@dataclass(frozen=True)
+class CreditScheme:
+    """How a member is paid.
+
+    Attributes:
+        weight: w at a progress in [0, 1].
+        lookahead: J is the expected worth of all votes; else the surrogate of the committee's advantages.
+        shadow_until: progress at which the last environment applies its verdicts; 0 where votes that caused nothing
+            cannot be judged.
+    """
+
+    weight: Callable[[Array], Array]
+    lookahead: bool = False
+    shadow_until: float = 1.0
 
 
 def _constant(weight: float) -> Callable[[Array], Array]:
@@ -41,17 +80,19 @@ def _after_first_phase(weight: float) -> Callable[[Array], Array]:
     return lambda progress: jnp.where(progress < _FIRST_PHASE, 1.0, weight)
 
 
-CREDIT_SCHEMES: dict[str, Callable[[Array], Array]] = {
-    "committee": _constant(0.0),
-    "own": _constant(1.0),
-    "half": _constant(0.5),
-    "schedule": _after_first_phase(0.0),
-    "blend": _after_first_phase(0.5),
-    "difference": _constant(1.0),
-    "dictator": _constant(0.0),
+CREDIT_SCHEMES: dict[str, CreditScheme] = {
+    "lookahead": CreditScheme(_after_first_phase(0.2), lookahead=True, shadow_until=_FIRST_PHASE),
+    "committee": CreditScheme(_constant(0.0), shadow_until=0.0),
+    "own": CreditScheme(_constant(1.0)),
+    "half": CreditScheme(_constant(0.5)),
+    "schedule": CreditScheme(_after_first_phase(0.0)),
+    "blend": CreditScheme(_after_first_phase(0.5)),
+    "difference": CreditScheme(_constant(1.0), shadow_until=0.0),
+    "dictator": CreditScheme(_constant(0.0), shadow_until=0.0),
 }
-"""The weight w at a progress in [0, 1].
+"""The schemes by name.
 
+- lookahead: w = 1 for the first third of training, then 1/5, and J looks ahead.
 - committee: w = 0; own: w = 1; half: w = 1/2.
 - schedule: w = 1 for the first third of training, then 0; blend: w = 1, then 1/2.
 - difference: w = 1, and q(a) is the worth of the verdict that the vote a would have led to, the others' votes being
@@ -68,7 +109,22 @@ def local_weight(scheme: str, progress: Float[Array, ""]) -> Float[Array, ""]:
         scheme: name in ``CREDIT_SCHEMES``.
         progress: share of training done, in [0, 1].
     """
-    return CREDIT_SCHEMES[scheme](progress)
+    return CREDIT_SCHEMES[scheme].weight(progress)
+
+
+def relative_worth(worth: Float[Array, "*batch verdict"]) -> Float[Array, "*batch verdict"]:
+    """The summands of J: c (Q(a) - max_b Q(b)) / rms(max_b Q(b) - min_b Q(b)), all 0 where nothing is at stake.
+
+    Args:
+        worth: Q of each verdict, in units of the reward.
+
+    Example:
+        >>> relative_worth(jnp.array([[0.0, -3.0, -1.0, -7.0], [-7.0, -7.0, 0.0, 0.0]])).round(1).tolist()
+        [[0.0, -4.3, -1.4, -10.0], [-10.0, -10.0, 0.0, 0.0]]
+    """
+    best = worth.max(axis=-1, keepdims=True)
+    unit = jnp.sqrt(jnp.square(best[..., 0] - worth.min(axis=-1)).mean())
+    return jnp.where(unit > 0.0, _PULL * (worth - best) / jnp.where(unit > 0.0, unit, 1.0), 0.0)
 
 
 def best_votes(

@@ -22,6 +22,7 @@ __all__ = [
     "PPOConfig",
     "init_optimizer",
     "make_optimizer",
+    "member_axes",
     "ppo_loss",
     "standardize",
     "update",
@@ -72,9 +73,10 @@ class Batch(eqx.Module):
         log_prob: log-probability of that vote in the rollout.
         advantages: of the committee's reward, standardised per member.
         best: the vote that the local objective asks for, -1 where nothing is at stake (``agents.credit``).
+        worth: relative worth of each vote (``agents.credit``), in the place of the surrogate; None without lookahead.
         local: weight of the local objective where verdicts are applied, in [0, 1].
-        applied: 1 where verdicts are applied, 0 in shadow environments: there the votes caused nothing, so only the
-            local objective counts, and the critic learns nothing.
+        applied: 1 where verdicts are applied, 0 in shadow environments: there the votes caused nothing, so the critic
+            learns nothing, and only the local objective counts and the lookahead, which is about votes not cast.
         targets: value targets in the units of the critic's output.
     """
 
@@ -86,6 +88,7 @@ class Batch(eqx.Module):
     log_prob: Float[Array, "member time env"]
     advantages: Float[Array, "member time env"]
     best: Int[Array, "member time env"]
+    worth: Float[Array, "time env verdict"] | None
     local: Float[Array, ""]
     applied: Float[Array, " env"]
     targets: Float[Array, "member time env"]
@@ -96,7 +99,7 @@ class LossReport(eqx.Module):
 
     Attributes:
         value: mean squared error in the units of the training target, without the factor 1/2.
-        policy: clipped surrogate and local objective, negated and mixed.
+        policy: J and local objective, negated and mixed.
         entropy: of the policy, in nats.
         approx_kl: mean of (ratio - 1) - log ratio (Schulman's low-variance estimate).
         ratio_error: largest |ratio - 1|.
@@ -154,9 +157,10 @@ def ppo_loss(
 ) -> tuple[Float[Array, ""], LossReport]:
     """The PPO loss of one member (the member axis of ``batch`` is mapped away).
 
-    L = -(1 - w) E[min(rho A, clip(rho, 1 - c, 1 + c) A)] - w E[log pi(a*)] + c_v E[(n - target)^2] - c_e E[H],
-    rho = pi(a) / pi_old(a); w and a* are those of ``agents.credit``. The clip holds the surrogate only: while w = 1 a
-    policy moves as far as the likelihood asks, and approx_kl is large in the first iterations.
+    L = -(1 - w) J - w E[log pi(a*)] + c_v E[(n - target)^2] - c_e E[H],
+    J = E[min(rho A, clip(rho, 1 - c, 1 + c) A)], rho = pi(a) / pi_old(a), or the expected worth of all votes; w, a* and
+    that worth are those of ``agents.credit``. The clip holds the surrogate only: otherwise a policy moves as far as its
+    objective asks, and approx_kl is large in the first iterations.
 
     Source: Schulman et al., "Proximal policy optimization algorithms", 1707.06347, eq. 7 and 9.
     """
@@ -171,8 +175,11 @@ def ppo_loss(
     surrogate = jnp.minimum(ratio * batch.advantages, clipped * batch.advantages)
     asked = jnp.take_along_axis(log_probs, jnp.maximum(batch.best, 0)[..., None], axis=-1)[..., 0]
     local = jnp.where(batch.best >= 0, asked, 0.0)
-    share = (batch.applied * (1.0 - batch.local))[None]  # of the surrogate; the rest is the local objective's
-    policy = -(share * surrogate + (1.0 - share) * local).mean()
+    if batch.worth is None:
+        share, paid = (1.0 - batch.local) * batch.applied[None], surrogate
+    else:
+        share, paid = 1.0 - batch.local, (jnp.exp(log_probs) * batch.worth).sum(axis=-1)
+    policy = -(share * paid + (1.0 - share) * local).mean()
     applied = jnp.broadcast_to(batch.applied[None], emitted.shape)
     value = (applied * jnp.square(emitted - batch.targets)).sum() / jnp.maximum(applied.sum(), 1.0)
     entropy = -(jnp.exp(log_probs) * log_probs).sum(axis=-1).mean()
@@ -188,6 +195,17 @@ def ppo_loss(
     return loss, report
 
 
+def member_axes(batch: Batch) -> Any:
+    """The batch's axes for a ``vmap`` over members: 0 where each has its own, None where all share."""
+    shared = ("vectors", "core", "reads", "worth", "local", "applied")
+    return eqx.tree_at(
+        lambda part: [getattr(part, name) for name in shared],
+        jax.tree.map(lambda _: 0, batch),
+        replace=[None] * len(shared),
+        is_leaf=lambda leaf: leaf is None,
+    )
+
+
 def _select(batch: Batch, lanes: Int[Array, " lane"]) -> Batch:
     """The batch restricted to some environments."""
     return Batch(
@@ -199,6 +217,7 @@ def _select(batch: Batch, lanes: Int[Array, " lane"]) -> Batch:
         log_prob=batch.log_prob[:, :, lanes],
         advantages=batch.advantages[:, :, lanes],
         best=batch.best[:, :, lanes],
+        worth=None if batch.worth is None else batch.worth[:, lanes],
         local=batch.local,
         applied=batch.applied[lanes],
         targets=batch.targets[:, :, lanes],
@@ -223,14 +242,9 @@ def update(
     n_envs = batch.vectors.shape[1]
     minibatches = min(config.minibatches, n_envs)
     per_batch = n_envs // minibatches
-    member_axes = eqx.tree_at(
-        lambda part: (part.vectors, part.core, part.reads, part.local, part.applied),
-        jax.tree.map(lambda _: 0, batch),
-        replace=(None,) * 5,
-    )
     gradient = jax.vmap(
         jax.value_and_grad(lambda net, mask, part: ppo_loss(net, mask, part, config), has_aux=True),
-        in_axes=(0, 0, member_axes),
+        in_axes=(0, 0, member_axes(batch)),
     )
 
     def step(

@@ -215,6 +215,7 @@ def credit_by_verdict(
     damage: Float[Array, ""],
     silence_loss: Float[Array, ""],
     remaining_damage: Float[Array, ""],
+    refusal_damage: Float[Array, ""] | float = 0.0,
 ) -> Float[Array, "4"]:
     """What each verdict is worth on this event: its immediate reward and an estimate of what it causes later.
 
@@ -230,6 +231,7 @@ def credit_by_verdict(
         damage: of the event if it happens (0 for a benign one).
         silence_loss: benign events that a quarantine of this process is expected to silence.
         remaining_damage: damage that containing this process now is expected to prevent later (0 for a benign one).
+        refusal_damage: damage that this refusal is expected to prevent later, where attackers who are refused give up.
     """
     benign = 1.0 - malicious.astype(jnp.float32)
     wait_s = jnp.maximum(state.analyst_free_s.min() - now_s, 0.0)
@@ -238,8 +240,8 @@ def credit_by_verdict(
     alert_cost = jnp.where(opens, config.ticket_cost, config.alert_cost)
     allow = -damage
     alert = -damage - alert_cost + jnp.where(opens, served * remaining_damage, 0.0)
-    block = -config.benign_cost * benign
-    quarantine = block - config.benign_cost * silence_loss + remaining_damage
+    block = -config.benign_cost * benign + refusal_damage
+    quarantine = -config.benign_cost * (benign + silence_loss) + jnp.maximum(remaining_damage, refusal_damage)
     credit = jnp.stack([allow, alert, block, quarantine])
     assert credit.shape == (N_VERDICTS,)
     return credit

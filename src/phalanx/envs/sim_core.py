@@ -12,7 +12,7 @@ __all__ = ["core_features", "core_size"]
 
 _SOON_S, _LATER_S = 30.0, 300.0
 _MANY, _MUCH = 4.0, 200.0
-_CAMPAIGN, _SHARED = 10, 10
+_CAMPAIGN, _SHARED = 11, 10
 
 
 def core_size(n_campaigns: int) -> int:
@@ -20,7 +20,7 @@ def core_size(n_campaigns: int) -> int:
 
     Example:
         >>> core_size(2)
-        30
+        32
     """
     return _CAMPAIGN * n_campaigns + _SHARED
 
@@ -54,9 +54,9 @@ def core_features(
 
     Returns:
         Per campaign: attempted, to come, time to its next attempt on two scales, its stage and the damage that
-        follows, its pace without cover and failure, footholds awake and silent, whether it came back. Then: the
-        pending event's truth, damage and worth of each verdict; benign work that silence will cost and its share; the
-        next ticket on a hostile process; the pace of benign work.
+        follows, its pace without cover and failure, footholds awake and silent, whether it came back, the share of its
+        patience that refusals have used up. Then: the pending event's truth, damage and worth of each verdict; benign
+        work that silence will cost and its share; the next ticket on a hostile process; the pace of benign work.
     """
     now_s = event.time_s
     muted = silent(response, now_s)
@@ -65,6 +65,7 @@ def core_features(
     met = jnp.isfinite(campaigns.first_s)
     wait_s = jnp.where(going, jnp.maximum(campaigns.next_s - now_s, 0.0), jnp.inf)
     pace = (1.0 - campaigns.stealth) * (1.0 - campaigns.failure) / campaigns.pace
+    worn = campaigns.refused.astype(jnp.float32) / jnp.maximum(campaigns.patience, 1).astype(jnp.float32)
     follows = jnp.take_along_axis(ahead, campaigns.stage[:, None], axis=1)[:, 0]
 
     def count(mask: Bool[Array, "campaign slot"]) -> Float[Array, " campaign"]:
@@ -82,6 +83,7 @@ def core_features(
             count(owned & ~muted[None, :]),
             count(owned & muted[None, :]),
             campaigns.returned.astype(jnp.float32),
+            jnp.where(going, worn, 0.0),
         ],
         axis=1,
     )

@@ -20,7 +20,7 @@ EnvName = Literal["simulator", "replay", "stream"]
 Normalizer = Literal["popart", "running", "batch", "none"]
 Returns = Literal["gae", "monte_carlo"]
 SplitName = Literal["auto", "time", "group", "stratified", "random"]
-Credit = Literal["blend", "schedule", "half", "own", "committee", "difference", "dictator"]
+Credit = Literal["lookahead", "blend", "schedule", "half", "own", "committee", "difference", "dictator"]
 Preset = Literal["default", "original", "ppo", "mappo"]
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -94,11 +94,13 @@ class RunConfig:
     """Normalisation of value targets."""
     returns: Returns = "gae"
     """Value targets: lambda-returns, or Monte Carlo returns."""
-    credit: Credit = "blend"
-    """What a member is paid for its vote, see docs/training.md."""
+    credit: Credit | None = None
+    """What a member is paid for its vote, see docs/training.md; lookahead in the simulator and blend on recorded events
+    unless given."""
     shadow: float = 0.5
     """Share of the environments in which verdicts are logged and not applied, so that the committee also learns to
-    detect what it would have prevented; none in stream, or for a credit scheme that cannot judge such votes."""
+    detect what it would have prevented; in the first third of training alone with lookahead credit, none in stream, or
+    for a credit scheme that cannot judge such votes."""
     reward_scale: float = 1.0
     """Factor on every reward."""
     iterations: int = 100
@@ -119,8 +121,8 @@ class RunConfig:
     """Processes that memory can tell apart at a time, on recorded events."""
     gamma: float = 0.99
     """Discount."""
-    lam: float = 0.95
-    """Lambda of the lambda-return."""
+    lam: float | None = None
+    """Lambda of the lambda-return; 0.9 with lookahead credit and 0.95 otherwise unless given."""
     horizon: float = 5.0
     """Rollouts that the PopArt statistics remember."""
     hidden: int = 64
@@ -144,7 +146,8 @@ class RunConfig:
     value_coef: float = 0.5
     """Weight of the value loss."""
     entropy_coef: float | None = None
-    """Weight of the entropy bonus; 0.05 in the simulator and 0.2 on recorded events unless given."""
+    """Weight of the entropy bonus; 0.015 with lookahead credit, else 0.05 in the simulator and 0.2 on recorded events
+    unless given."""
     max_grad_norm: float = 0.5
     """Largest norm of a member's gradient, of actor and critic apart."""
     eval_every: int = 10
@@ -154,7 +157,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
+            if getattr(self, name) not in choices and not (name == "credit" and self.credit is None):
                 raise unknown_name(f"--{name.replace('_', '-')}", getattr(self, name), choices)
         positive = (
             "members",
@@ -176,7 +179,7 @@ class RunConfig:
         if self.episode_events is not None and self.episode_events < 1:
             raise UsageError(f"--episode-events {self.episode_events}: expected 1 or more")
         for name in ("gamma", "lam"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
+            if getattr(self, name) is not None and not 0.0 <= getattr(self, name) <= 1.0:
                 raise UsageError(f"--{name} {getattr(self, name)}: expected a number from 0 to 1")
         if scenario(self.scenario).held_out:
             known = ", ".join(name for name, each in SCENARIOS.items() if not each.held_out)
@@ -258,9 +261,10 @@ class RunConfig:
 
         Example:
             >>> RunConfig(env="stream").resolved.entropy_coef, RunConfig().resolved.entropy_coef
-            (0.2, 0.05)
+            (0.2, 0.015)
         """
         values = {"split_seed": self.seed, **_BY_ENV["simulator" if self.env == "simulator" else "recorded"]}
+        values |= _BY_CREDIT["ahead" if CREDIT_SCHEMES[self.credit or values["credit"]].lookahead else "back"]
         if self.env == "simulator":
             values["episode_events"] = scenario(self.scenario).config.episode_events
         missing = {name: value for name, value in values.items() if getattr(self, name) is None}
@@ -323,10 +327,15 @@ class RunConfig:
 
 
 _BY_ENV: dict[str, dict[str, Any]] = {
-    "simulator": {"envs": 64, "steps": 128, "epochs": 4, "entropy_coef": 0.05},
-    "recorded": {"envs": 256, "steps": 32, "episode_events": 1024, "epochs": 2, "entropy_coef": 0.2},
-}
+    "simulator": {"credit": "lookahead", "envs": 64, "steps": 128, "epochs": 4, "entropy_coef": 0.05},
+    "recorded": {
+        "credit": "blend", "envs": 256, "steps": 32, "episode_events": 1024, "epochs": 2, "entropy_coef": 0.2,
+    },
+}  # fmt: skip
 """Defaults that depend on where events come from."""
+
+_BY_CREDIT: dict[str, dict[str, Any]] = {"ahead": {"lam": 0.9, "entropy_coef": 0.015}, "back": {"lam": 0.95}}
+"""Defaults that depend on whether the credit looks ahead."""
 
 _CHOICES: dict[str, Any] = {
     "env": get_args(EnvName),

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from phalanx.agents.credit import best_votes, local_weight
+from phalanx.agents.credit import CREDIT_SCHEMES, best_votes, local_weight, relative_worth
 from phalanx.agents.network import NetworkConfig, init_network, sensor_mask, vector_size
 from phalanx.agents.normalizer import (
     NormalizerState,
@@ -46,7 +46,7 @@ class LearnerConfig:
         f: faults tolerated.
         views: sensor view of each member; its length is the size of the committee.
         n_envs: environments side by side.
-        n_shadow: of these, environments in which verdicts are logged and not applied.
+        n_shadow: of these, environments in which verdicts are logged and not applied, as long as the credit has it.
         steps: steps of a rollout, per environment.
         stagger: events by which the environments' first episodes are spread.
         iterations: of the whole run; schedules run over it.
@@ -141,21 +141,25 @@ def iterate(
     """
     key_rollout, key_update, key_next = jax.random.split(state.key, 3)
     progress = state.iteration.astype(jnp.float32) / config.iterations
+    scheme = CREDIT_SCHEMES[config.credit]
+    n_shadow = jnp.where(progress < scheme.shadow_until, config.n_shadow, 0)
     world, rollout = collect(
         env,
         state.committee,
         state.world,
         key_rollout,
         steps=config.steps,
-        n_shadow=config.n_shadow,
+        n_shadow=n_shadow,
         dictator=config.credit == "dictator",
+        gamma=config.gamma if scheme.lookahead else None,
+        reward_scale=config.reward_scale,
     )
     reward = config.reward_scale * rollout.reward
     targets = jax.vmap(lambda v, n: _targets(config, reward, v, n, rollout), in_axes=(1, 1))(
         rollout.value, rollout.next_value
     )
     committee, scaled_targets = _follow_targets(config, state.committee, targets.value_targets)
-    applied = (jnp.arange(config.n_envs) >= config.n_shadow).astype(jnp.float32)
+    applied = (jnp.arange(config.n_envs) >= n_shadow).astype(jnp.float32)
     best = best_votes(config.credit, credit=rollout.credit, votes=rollout.votes, f=config.f)
     votes = jnp.moveaxis(rollout.votes, -1, 0)
     log_probs = jnp.moveaxis(rollout.log_probs, 1, 0)
@@ -168,6 +172,7 @@ def iterate(
         log_prob=jnp.take_along_axis(log_probs, votes[..., None], axis=-1)[..., 0],
         advantages=jax.vmap(lambda a: standardize(a, jnp.broadcast_to(applied, a.shape)))(targets.advantages),
         best=jnp.moveaxis(best, -1, 0),
+        worth=relative_worth(rollout.worth) if scheme.lookahead else None,
         local=local_weight(config.credit, progress),
         applied=applied,
         targets=scaled_targets,

@@ -257,6 +257,7 @@ def iterate_original(
 
 def _targets(config: RunConfig, played: Played, values: Float[Array, "time env"]) -> tuple[Array, Array]:
     """Advantages and value targets of one member; the rollout's end is taken for an end of the episode."""
+    assert config.lam is not None
     reward = config.reward_scale * played.reward
     following = jnp.concatenate([values[1:], jnp.zeros_like(values[:1])])
     never = jnp.zeros_like(played.terminated)

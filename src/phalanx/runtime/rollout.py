@@ -5,7 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from phalanx.agents.credit import DICTATOR_SHARE
 from phalanx.agents.memory import (
@@ -20,7 +20,7 @@ from phalanx.agents.memory import (
 from phalanx.committee.voting import pivotal
 from phalanx.envs.base import Environment, auto_reset_step
 from phalanx.runtime.decide import Committee, appraise, consult, decide_events
-from phalanx.types import Observation, Score, Truth, Verdict
+from phalanx.types import N_VERDICTS, Observation, Score, Truth, Verdict
 
 __all__ = ["Rollout", "World", "collect", "init_world"]
 
@@ -53,6 +53,7 @@ class Rollout(eqx.Module):
         action: the committee's verdict, whether applied or only logged.
         pivotal: whether another vote of this member would have changed the verdict.
         reward, credit, terminated, truncated, truth: see ``types.TimeStep``.
+        worth: Q of each verdict where the rollout looked ahead (``agents.credit``), else the same as ``credit``.
         score: the episode's totals at each step.
         episode_reward: the committee's reward summed over the episode so far.
     """
@@ -69,6 +70,7 @@ class Rollout(eqx.Module):
     pivotal: Bool[Array, "time env member"]
     reward: Float[Array, "time env"]
     credit: Float[Array, "time env verdict"]
+    worth: Float[Array, "time env verdict"]
     terminated: Bool[Array, "time env"]
     truncated: Bool[Array, "time env"]
     truth: Truth
@@ -122,8 +124,10 @@ def collect(
     key: PRNGKeyArray,
     *,
     steps: int,
-    n_shadow: int = 0,
+    n_shadow: int | Int[Array, ""] = 0,
     dictator: bool = False,
+    gamma: float | None = None,
+    reward_scale: float = 1.0,
 ) -> tuple[World, Rollout]:
     """Lets the committee act with sampled votes for a number of steps.
 
@@ -136,6 +140,8 @@ def collect(
         n_shadow: in the first so many environments the verdicts are logged and not applied (all events are allowed), so
             that the committee also meets what it would have prevented.
         dictator: in 20 % of the steps a random member's vote is the verdict.
+        gamma: discount of the lookahead; without it nothing looks ahead.
+        reward_scale: factor on rewards in the critics' units.
     """
     n_envs = world.episode_reward.shape[0]
     received = jnp.ones(committee.n_members, bool)
@@ -153,9 +159,11 @@ def collect(
             ruler = jnp.take_along_axis(decision.votes, member[:, None], axis=1)[:, 0]
             action = jnp.where(chance < DICTATOR_SHARE, ruler, action)
         applied = jnp.where(jnp.arange(n_envs) < n_shadow, int(Verdict.ALLOW), action)
-        env_state, time_step, final_state = auto_reset_step(
-            env, world.env_state, applied, jax.random.split(key_env, n_envs)
-        )
+        keys = jax.random.split(key_env, n_envs)
+        env_state, time_step, final_state = auto_reset_step(env, world.env_state, applied, keys)
+        worth = time_step.credit
+        if gamma is not None:
+            worth = _look_ahead(env, committee, table, world.env_state, worth, keys, gamma, reward_scale)
         cut_value = _value_of_cuts(
             env, committee, table, time_step.final_observation, final_state, time_step.truncated
         )
@@ -172,6 +180,7 @@ def collect(
             "pivotal": jax.vmap(lambda votes: pivotal(votes, received, committee.f))(decision.votes),
             "reward": time_step.reward,
             "credit": time_step.credit,
+            "worth": worth,
             "terminated": time_step.terminated,
             "truncated": time_step.truncated,
             "truth": time_step.truth,
@@ -200,6 +209,34 @@ def collect(
     source = record.pop("source")
     initial = jax.vmap(initial_memories, in_axes=(0, None))(start.cells, source)
     return world, Rollout(initial=initial, **record)
+
+
+def _look_ahead(
+    env: Environment,
+    committee: Committee,
+    table: MemoryTable,
+    state: Any,
+    credit: Float[Array, "env verdict"],
+    keys: Key[Array, " env"],
+    gamma: float,
+    reward_scale: float,
+) -> Float[Array, "env verdict"]:
+    """r + gamma V of what each verdict leads to, V the mean of the members' critics.
+
+    The draws are those of the step that ``auto_reset_step`` takes with the same keys. Where a label is poisoned, what
+    is learned is what the label says.
+    """
+
+    def after(verdict: Array) -> Array:
+        own = jax.vmap(lambda key: jax.random.split(key)[0])(keys)
+        following, step = jax.vmap(env.step, in_axes=(0, None, 0))(state, verdict, own)
+        opinion = consult(committee, table, step.observation)
+        value = appraise(committee, opinion, jax.vmap(env.core)(following)).mean(axis=0)
+        return reward_scale * step.reward + gamma * jnp.where(step.terminated, 0.0, value)
+
+    ahead = jax.vmap(after, out_axes=-1)(jnp.arange(N_VERDICTS, dtype=jnp.int32))
+    honest = jax.vmap(env.learned_label)(state) == jax.vmap(env.pending)(state).label
+    return jnp.where(honest[:, None], ahead, reward_scale * credit)
 
 
 @jax.custom_batching.custom_vmap

@@ -16,8 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
+from phalanx.agents.credit import CREDIT_SCHEMES
 from phalanx.analysis.metrics import best_threshold, detection_metrics
 from phalanx.envs.original import OriginalEnv
+from phalanx.envs.simulator import Simulator
 from phalanx.errors import DataError, UsageError
 from phalanx.runtime.config import RunConfig
 from phalanx.runtime.decide import deployed
@@ -28,7 +30,7 @@ from phalanx.runtime.original_judge import validate_original
 from phalanx.runtime.progress import Progress
 from phalanx.runtime.store import RunFolder, run_folders
 from phalanx.runtime.task import Task, build_task
-from phalanx.runtime.watch import ballot, operating_score, verdicts, watch
+from phalanx.runtime.watch import ballot, mean_loss, operating_score, verdicts, watch
 
 __all__ = ["OperatingPoint", "compiled_iteration", "initial_state", "learner_config", "train", "validate"]
 
@@ -57,7 +59,7 @@ class OperatingPoint:
 def learner_config(config: RunConfig) -> LearnerConfig:
     """The settings that an iteration needs."""
     config = config.resolved
-    assert config.envs and config.steps
+    assert config.envs and config.steps and config.credit and config.lam is not None
     n_shadow = _shadow_envs(config, config.envs)
     fewest = min(n_shadow or config.envs, config.envs - n_shadow)  # every minibatch holds both kinds
     ppo = dataclasses.replace(config.ppo, minibatches=min(config.minibatches, fewest))
@@ -84,7 +86,8 @@ def learner_config(config: RunConfig) -> LearnerConfig:
 def _shadow_envs(config: RunConfig, n_envs: int) -> int:
     """Environments in which verdicts are only logged: none where answers have no consequence, and none for a credit
     scheme that cannot judge a vote that caused nothing."""
-    if config.env == "stream" or config.credit in ("committee", "difference", "dictator"):
+    assert config.credit is not None
+    if config.env == "stream" or CREDIT_SCHEMES[config.credit].shadow_until == 0.0:
         return 0
     return min(round(config.shadow * n_envs), n_envs - 1)
 
@@ -116,14 +119,9 @@ def validate(
     if isinstance(state, OriginalState):
         rows = cast(OriginalEnv, task.validation.watch)
         return OperatingPoint(None, validate_original(rows, state.committee))
-    watched = watch(
-        task.validation.watch,
-        state.committee,
-        jax.random.fold_in(key, _VALIDATION_STREAM),
-        config.network.memory_size,
-        n_lanes=_VALIDATION_EPISODES if config.env == "simulator" else _VALIDATION_LANES,
-        most=_VALIDATION_ROWS,
-    )
+    drawn = (jax.random.fold_in(key, _VALIDATION_STREAM), config.network.memory_size)
+    n_lanes = _VALIDATION_EPISODES if config.env == "simulator" else _VALIDATION_LANES
+    watched = watch(task.validation.watch, state.committee, *drawn, n_lanes=n_lanes, most=_VALIDATION_ROWS)
     try:
         threshold = best_threshold(watched.label, operating_score(watched.log_probs, config.f)).threshold
     except DataError as error:
@@ -137,6 +135,8 @@ def validate(
             f"{prefix}{name}": values[name] for name in ("tp", "tn", "fp", "fn", "precision", "recall", "f1")
         }
         found["eval/pr_auc"] = values["pr_auc"]
+    if isinstance(task.validation.watch, Simulator):
+        found["eval/loss"] = mean_loss(task.validation.watch, state.committee, *drawn, n_lanes=n_lanes)
     return OperatingPoint(
         threshold, {name: np.nan if value is None else float(value) for name, value in found.items()}
     )
@@ -314,8 +314,15 @@ def compiled_iteration(config: RunConfig) -> Callable[[Any, Any], tuple[Any, dic
 
 
 def _best_so_far(folder: RunFolder) -> float:
-    values = [row["eval/f1"] for row in folder.read_metrics() if row.get("eval/f1") is not None]
-    return max(values, default=-1.0)
+    merits = [_merit(row) for row in folder.read_metrics() if row.get("eval/f1") is not None]
+    return max(merits, default=-np.inf)
+
+
+def _merit(metrics: Mapping[str, float]) -> float:
+    """What decides which checkpoint is kept: little loss where the committee's answers have consequences that the
+    simulator can play out, else F1."""
+    loss = metrics.get("eval/loss")
+    return float(np.nan_to_num(metrics["eval/f1"])) if loss is None else -loss
 
 
 def _keep_best(
@@ -325,8 +332,8 @@ def _keep_best(
     point: OperatingPoint,
     best: float,
 ) -> float:
-    """Keeps the checkpoint whose validation F1 is the best so far, and its operating point."""
-    value = float(np.nan_to_num(point.metrics["eval/f1"]))
+    """Keeps the checkpoint of most merit on the validation part so far, and its operating point."""
+    value = _merit(point.metrics)
     if value <= best:
         return best
     kept = state.committee if isinstance(state, OriginalState) else deployed(state.committee)

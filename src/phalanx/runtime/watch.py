@@ -3,6 +3,7 @@
 Verdicts are logged and not applied, so that all policies are compared on the same events.
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -19,7 +20,17 @@ from phalanx.envs.stream import StreamEnv
 from phalanx.runtime.decide import Committee, consult, settle, vote
 from phalanx.types import Verdict
 
-__all__ = ["Shown", "Watched", "ballot", "cut_rows", "operating_score", "shown", "verdicts", "watch"]
+__all__ = [
+    "Shown",
+    "Watched",
+    "ballot",
+    "cut_rows",
+    "mean_loss",
+    "operating_score",
+    "shown",
+    "verdicts",
+    "watch",
+]
 
 _WARMUP = 256
 
@@ -88,7 +99,6 @@ def watch(
     *,
     n_lanes: int = 64,
     most: int | None = None,
-    allow: int = int(Verdict.ALLOW),
 ) -> Watched:
     """Shows events to the committee and collects its opinions.
 
@@ -99,25 +109,9 @@ def watch(
         memory_size: numbers per memory.
         n_lanes: contiguous parts of the rows, or episodes, side by side.
         most: rows scored at most; all unless given.
-        allow: the verdict that is applied in the opinions' stead.
     """
-    if isinstance(env, StreamEnv):
-        cut = cut_rows(env.events.n_rows, n_lanes, most)
-        n_lanes = cut.start.shape[0]
-        state, observation = jax.vmap(env.reset_lane)(cut.start, cut.first, cut.stop)
-        steps = int((cut.stop - cut.start).max())
-    else:
-        key_reset, key = jax.random.split(key)  # a split and a fold-in of one key give the same keys
-        state, observation = jax.vmap(env.reset)(jax.random.split(key_reset, n_lanes))
-        steps = env.episode_events
-    table = init_memory(committee.n_members, n_lanes, env.spec.n_entities, memory_size)
-    parts = []
-    carry = (state, observation, table, jnp.ones(n_lanes, bool))
-    chunk = 256
-    for begin in range(0, steps, chunk):
-        carry, part = _watch_chunk(env, committee, carry, jnp.asarray(begin), key, chunk, allow)
-        parts.append(jax.tree.map(np.asarray, part))
-    scored, label, log_probs, category, numeric = (
+    parts = list(_watched(env, committee, key, memory_size, n_lanes, most, apply=False))
+    scored, label, log_probs, category, numeric, _ = (
         np.concatenate(leaves) for leaves in zip(*parts, strict=True)
     )
     order = np.moveaxis(scored, 0, 1)  # lane by lane: the order of the rows
@@ -128,6 +122,47 @@ def watch(
     return Watched(flat(label), flat(np.moveaxis(log_probs, 1, 2)), flat(category), flat(numeric))
 
 
+def mean_loss(
+    env: Environment, committee: Committee, key: PRNGKeyArray, memory_size: int, *, n_lanes: int
+) -> float:
+    """Mean loss of the same episodes with the verdicts applied, each member answering where P(verdict >= alert) is at
+    least .5: how well the committee responds, in the compiled loop that ``watch`` has anyway.
+
+    Args:
+        env: a simulator.
+        committee, key, memory_size, n_lanes: see ``watch``.
+    """
+    parts = _watched(env, committee, key, memory_size, n_lanes, None, apply=True)
+    return float(np.concatenate([part[-1] for part in parts]).max(axis=0).mean())  # losses only grow
+
+
+def _watched(
+    env: Environment,
+    committee: Committee,
+    key: PRNGKeyArray,
+    memory_size: int,
+    n_lanes: int,
+    most: int | None,
+    apply: bool,
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """What ``_watch_chunk`` records, chunk by chunk."""
+    if isinstance(env, StreamEnv):
+        cut = cut_rows(env.events.n_rows, n_lanes, most)
+        n_lanes = cut.start.shape[0]
+        state, observation = jax.vmap(env.reset_lane)(cut.start, cut.first, cut.stop)
+        steps = int((cut.stop - cut.start).max())
+    else:
+        key_reset, key = jax.random.split(key)  # a split and a fold-in of one key give the same keys
+        state, observation = jax.vmap(env.reset)(jax.random.split(key_reset, n_lanes))
+        steps = env.episode_events
+    table = init_memory(committee.n_members, n_lanes, env.spec.n_entities, memory_size)
+    carry = (state, observation, table, jnp.ones(n_lanes, bool))
+    chunk = 256
+    for begin in range(0, steps, chunk):
+        carry, part = _watch_chunk(env, committee, carry, jnp.asarray(begin), key, chunk, jnp.asarray(apply))
+        yield jax.tree.map(np.asarray, part)
+
+
 @eqx.filter_jit
 def _watch_chunk(
     env: Environment,
@@ -136,18 +171,21 @@ def _watch_chunk(
     begin: Array,
     key: PRNGKeyArray,
     chunk: int,
-    allow: int,
+    apply: Array,
 ) -> tuple[Any, Any]:
     def step(carry: tuple[Any, Any, MemoryTable, Array], t: Array) -> tuple[Any, Any]:
         state, observation, table, alive = carry
         opinion = consult(committee, table, observation)
         table = write(table, observation.entity, opinion.memories, t)
         keys = jax.random.split(jax.random.fold_in(key, begin + t), alive.shape[0])
-        verdict = jnp.full(alive.shape, allow, jnp.int32)
+        votes = vote(opinion.log_probs, threshold=0.5).T
+        answer = settle(votes, jnp.ones(votes.shape, bool), jnp.zeros(alive.shape), committee.f).action
+        verdict = jnp.where(apply, answer, int(Verdict.ALLOW))
         label = jax.vmap(env.learned_label)(state)
         scored = alive if not isinstance(env, StreamEnv) else alive & jax.vmap(env.scored)(state)
         state, time_step = jax.vmap(env.step)(state, verdict, keys)
-        record = (scored, label, opinion.log_probs, observation.category, observation.numeric)
+        loss = jnp.where(alive, time_step.score.loss, 0.0)
+        record = (scored, label, opinion.log_probs, observation.category, observation.numeric, loss)
         return (state, time_step.observation, table, alive & ~time_step.done), record
 
     return jax.lax.scan(step, carry, jnp.arange(chunk))
