@@ -1,5 +1,7 @@
 """Presets: what each sets."""
 
+from typing import Any
+
 from phalanx.runtime.config import PRESETS, RunConfig
 
 
@@ -15,3 +17,18 @@ def test_every_preset_makes_settings_that_survive_their_file() -> None:
     for name in PRESETS:
         config = RunConfig.preset_named(name)
         assert config.preset == name and RunConfig.of(config.to_dict()) == config
+
+
+def test_what_is_left_open_depends_on_the_environment_and_on_the_credit() -> None:
+    def open_ones(**given: Any) -> tuple[Any, ...]:
+        own = RunConfig(**given).resolved
+        return own.credit, own.lam, own.entropy_coef
+
+    assert open_ones() == ("lookahead", 0.9, 0.015)
+    assert open_ones(credit="blend") == ("blend", 0.95, 0.05)
+    assert open_ones(env="replay") == ("blend", 0.95, 0.2)
+    assert open_ones(env="replay", credit="lookahead") == ("lookahead", 0.9, 0.015)
+    assert open_ones(lam=0.5, entropy_coef=0.1) == ("lookahead", 0.5, 0.1)
+    for name in ("ppo", "mappo"):
+        own = RunConfig.preset_named(name).resolved
+        assert (own.credit, own.lam, own.entropy_coef, own.gamma) == ("committee", 0.95, 0.05, 0.99)

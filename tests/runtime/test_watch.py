@@ -12,13 +12,15 @@ from envs.tables import SPEC, tree_table
 from hypothesis import given
 from hypothesis import strategies as st
 from runtime.committees import committee_of
+from toy import ToyEnv, ToyState
 
 from phalanx.agents.memory import init_memory
 from phalanx.analysis.metrics import best_threshold
 from phalanx.envs.recorded import record
 from phalanx.envs.stream import StreamConfig, StreamEnv
 from phalanx.runtime.decide import decide_events
-from phalanx.runtime.watch import Watched, ballot, cut_rows, operating_score, verdicts, watch
+from phalanx.runtime.watch import Watched, ballot, cut_rows, mean_loss, operating_score, verdicts, watch
+from phalanx.types import TimeStep, Verdict
 
 ROWS = 40
 TABLE = tree_table(3, ROWS - 6)
@@ -134,3 +136,32 @@ def test_short_tables_are_watched_from_their_first_row() -> None:
         covered = np.concatenate([np.arange(a, b) for a, b in zip(cut.first, cut.stop, strict=True)])
         np.testing.assert_array_equal(covered, np.arange(n_rows))
         assert (np.asarray(cut.start) <= np.asarray(cut.first)).all()
+
+
+class Charged(ToyEnv):
+    """An episode's loss is the number of the last event that was answered with alert or more."""
+
+    def __init__(self) -> None:
+        super().__init__(episode_events=12)
+
+    def step(self, state: ToyState, verdict: jax.Array, key: jax.Array) -> tuple[ToyState, TimeStep]:
+        state, step = super().step(state, verdict, key)
+        loss = jnp.where(verdict >= Verdict.ALERT, step.score.events, 0.0)
+        return state, eqx.tree_at(lambda s: s.score.loss, step, loss)
+
+
+@pytest.mark.parametrize(("allow", "lost"), [(0.51, 0.0), (0.49, 12.0)])
+def test_the_mean_loss_is_that_of_episodes_in_which_members_answer_from_one_half_on(
+    allow: float, lost: float
+) -> None:
+    """The likeliest verdict is allow either way; what counts is P(verdict >= alert)."""
+    env = Charged()
+    fresh = committee_of(env)
+    blank = jax.tree.map(jnp.zeros_like, fresh.networks)
+    odds = jnp.log(jnp.asarray([allow, *[(1 - allow) / 3] * 3], jnp.float32))
+    networks = eqx.tree_at(lambda n: n.policy_bias, blank, jnp.tile(odds, (4, 1)))
+    committee = eqx.tree_at(lambda c: c.networks, fresh, networks)
+    assert mean_loss(env, committee, jax.random.key(1), 4, n_lanes=3) == lost
+    opinions = watch(env, committee, jax.random.key(1), 4, n_lanes=3)
+    np.testing.assert_allclose(opinions.score, 1 - allow, atol=1e-6)
+    assert len(opinions.label) == 36
