@@ -22,13 +22,15 @@ def test_every_preset_makes_settings_that_survive_their_file() -> None:
 def test_what_is_left_open_depends_on_the_environment_and_on_the_credit() -> None:
     def open_ones(**given: Any) -> tuple[Any, ...]:
         own = RunConfig(**given).resolved
-        return own.credit, own.lam, own.entropy_coef
+        return own.credit, own.lam, own.entropy_coef, own.epochs, own.average
 
-    assert open_ones() == ("lookahead", 0.9, 0.015)
-    assert open_ones(credit="blend") == ("blend", 0.95, 0.05)
-    assert open_ones(env="replay") == ("blend", 0.95, 0.2)
-    assert open_ones(env="replay", credit="lookahead") == ("lookahead", 0.9, 0.015)
-    assert open_ones(lam=0.5, entropy_coef=0.1) == ("lookahead", 0.5, 0.1)
+    assert open_ones() == ("lookahead", 0.9, 0.015, 2, 0.1)
+    assert open_ones(credit="blend") == ("blend", 0.95, 0.05, 4, 0.0)
+    assert open_ones(env="replay") == ("blend", 0.95, 0.2, 2, 0.0)
+    assert open_ones(env="replay", credit="lookahead") == ("lookahead", 0.9, 0.015, 2, 0.1)
+    given = open_ones(lam=0.5, entropy_coef=0.1, epochs=3, average=0.0)
+    assert given == ("lookahead", 0.5, 0.1, 3, 0.0)
     for name in ("ppo", "mappo"):
         own = RunConfig.preset_named(name).resolved
         assert (own.credit, own.lam, own.entropy_coef, own.gamma) == ("committee", 0.95, 0.05, 0.99)
+        assert (own.epochs, own.average) == (4, 0.0)

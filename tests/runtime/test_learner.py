@@ -116,7 +116,7 @@ def test_metrics_are_what_numpy_makes_of_the_same_rollout(learned: Learned) -> N
     goals, advantage = np.zeros_like(value), np.zeros(value.shape[1])
     for t in range(31, -1, -1):
         delta = reward[t] + 0.9 * following[t] - value[t]
-        advantage = delta + 0.9 * 0.95 * ~done[t] * advantage
+        advantage = delta + 0.9 * CONFIG.lam * ~done[t] * advantage
         goals[t] = advantage + value[t]
     assert row["value/target_mean"][member] == pytest.approx(goals.mean(), rel=1e-3, abs=1e-4)
     assert row["value/target_std"][member] == pytest.approx(goals.std(), rel=1e-3)
@@ -173,3 +173,39 @@ def test_shadow_environments_leave_the_statistics_alone() -> None:
     wild = raw.at[:, :, :2].set(1e6)
     one, other = (follow(settings(n_shadow=2), each)[1].normalizers for each in (raw, wild))
     assert jax.tree.all(jax.tree.map(jnp.array_equal, one, other))
+
+
+def test_what_answers_is_the_mean_of_the_parameters_of_late(learned: Learned) -> None:
+    """Weighted as the recursion unrolls: the latest weighs most, the first ones next to nothing."""
+    assert CONFIG.average == 0.1
+    weights = np.ones(1)
+    for t in range(1, ITERATIONS):
+        share = 1 / (1 + 0.1 * t)
+        weights = np.append(weights * (1 - share), share)
+    assert weights.sum() == pytest.approx(1) and (np.diff(weights) > 0).all() and weights[-1] > 0.2
+
+    def leaves(tree: Any) -> list[np.ndarray]:
+        return [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(tree)]
+
+    history = zip(*(leaves(state.committee.networks) for state in learned.states[1:]), strict=True)
+    found = leaves(learned.states[-1].averaged)
+    for each, mean in zip(history, found, strict=True):
+        np.testing.assert_allclose(mean, np.tensordot(weights, np.stack(each), 1), rtol=1e-3, atol=1e-4)
+    last = learned.states[-1]
+    assert jax.tree.all(
+        jax.tree.map(lambda a, b: bool((a == b).all()), last.answering.networks, last.averaged)
+    )
+    assert last.answering.f == last.committee.f
+
+
+def test_without_averaging_the_latest_parameters_answer() -> None:
+    config = settings(average=0.0, iterations=3)
+    env = Rewarded(16)
+    state = init_train_state(env, config, jax.random.key(0))
+    step = eqx.filter_jit(lambda s: iterate(env, config, s)[0])
+    for _ in range(2):
+        state = step(state)
+        same = jax.tree.map(
+            lambda a, b: np.allclose(a, b, rtol=1e-6, atol=1e-7), state.averaged, state.committee.networks
+        )
+        assert jax.tree.all(same)

@@ -336,6 +336,7 @@ def test_training_validation_and_test_draw_from_keys_of_their_own(data: Path) ->
         ({"episode_events": 0}, r"--episode-events 0"),
         ({"gamma": 1.5}, r"--gamma 1.5: expected a number from 0 to 1"),
         ({"lam": -0.1}, r"--lam -0.1"),
+        ({"average": 1.5}, r"--average 1.5: expected a number from 0 to 1"),
         ({"reward_scale": 0.0}, r"--reward-scale 0"),
         ({"learning_rate": 0.0}, r"--learning-rate 0"),
         ({"epochs": 0}, r"--epochs 0: expected 1 or more"),

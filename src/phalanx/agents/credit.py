@@ -119,8 +119,8 @@ def relative_worth(worth: Float[Array, "*batch verdict"]) -> Float[Array, "*batc
         worth: Q of each verdict, in units of the reward.
 
     Example:
-        >>> relative_worth(jnp.array([[0.0, -3.0, -1.0, -7.0], [-7.0, -7.0, 0.0, 0.0]])).round(1).tolist()
-        [[0.0, -4.3, -1.4, -10.0], [-10.0, -10.0, 0.0, 0.0]]
+        >>> relative_worth(jnp.array([[0.0, -3.5, -1.75, -7.0], [-7.0, -7.0, 0.0, 0.0]])).tolist()
+        [[0.0, -5.0, -2.5, -10.0], [-10.0, -10.0, 0.0, 0.0]]
     """
     best = worth.max(axis=-1, keepdims=True)
     unit = jnp.sqrt(jnp.square(best[..., 0] - worth.min(axis=-1)).mean())

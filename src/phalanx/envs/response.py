@@ -231,7 +231,8 @@ def credit_by_verdict(
         damage: of the event if it happens (0 for a benign one).
         silence_loss: benign events that a quarantine of this process is expected to silence.
         remaining_damage: damage that containing this process now is expected to prevent later (0 for a benign one).
-        refusal_damage: damage that this refusal is expected to prevent later, where attackers who are refused give up.
+        refusal_damage: damage that refusing this and what follows is expected to prevent later, where attackers who are
+            refused give up.
     """
     benign = 1.0 - malicious.astype(jnp.float32)
     wait_s = jnp.maximum(state.analyst_free_s.min() - now_s, 0.0)

@@ -246,9 +246,10 @@ class Simulator(Environment):
     def _credit(self, state: SimulatorState) -> Float[Array, " verdict"]:
         """What each verdict is worth; a quarantine prevents the share of the campaign's footholds that it covers.
 
-        A refused attacker is one refusal nearer to leaving: each of those still needed prevents an equal share.
-        The work that silence costs counts at each process's mean pace. Where labels are poisoned, the worth is that of
-        what the label says.
+        A block is judged as the first of those that make the attacker leave, and so prevents the rest of the campaign:
+        judged alone it would be worth the less the more patient the attacker is, and nobody would begin. The work that
+        silence costs counts at each process's mean pace. Where labels are poisoned, the worth is that of what the label
+        says.
         """
         event, world, campaigns, config = state.event, state.world, state.campaigns, self.config
         hostile, c = event.campaign >= 0, jnp.maximum(event.campaign, 0)
@@ -262,7 +263,6 @@ class Simulator(Environment):
         damage = event_damage(config.attack, self.tables, campaigns, event)
         future = remaining_damage(config.attack, self.tables, campaigns, state.ahead, left_s=left_s)[c]
         later = jnp.maximum(future - damage, 0.0)
-        needed = jnp.maximum(campaigns.patience[c] - campaigns.refused[c], 1).astype(jnp.float32)
         refusable = hostile & ~event.late & ~event.duplicate
         worth = jnp.where(hostile, later * reached, _POISON_WORTH)
         labelled = self.learned_label(state) == 1
@@ -275,7 +275,7 @@ class Simulator(Environment):
             damage=jnp.where(labelled, damage, 0.0),
             silence_loss=rate.astype(jnp.float32) * config.unit_hz * silence_s,
             remaining_damage=jnp.where(labelled, worth, 0.0),
-            refusal_damage=jnp.where(labelled & refusable, later / needed, 0.0),
+            refusal_damage=jnp.where(labelled & refusable, later, 0.0),
         )
 
     def _move_on(

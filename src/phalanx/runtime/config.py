@@ -125,6 +125,9 @@ class RunConfig:
     """Lambda of the lambda-return; 0.9 with lookahead credit and 0.95 otherwise unless given."""
     horizon: float = 5.0
     """Rollouts that the PopArt statistics remember."""
+    average: float | None = None
+    """About what share of the training so far the parameters that answer are the average of, where 0 takes the latest;
+    0.1 with lookahead credit and 0 otherwise unless given."""
     hidden: int = 64
     """Width of encoder and heads."""
     memory: int = 64
@@ -134,7 +137,7 @@ class RunConfig:
     start: Literal["uniform", "allow"] = "uniform"
     """First policy: all verdicts alike, or nearly always allow."""
     epochs: int | None = None
-    """Passes over a rollout; 4 in the simulator and 2 on recorded events unless given."""
+    """Passes over a rollout; 2 with lookahead credit and on recorded events, else 4 unless given."""
     minibatches: int = 16
     """Parts of a rollout, by environment."""
     learning_rate: float = 1e-3
@@ -178,7 +181,7 @@ class RunConfig:
                 raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected 1 or more")
         if self.episode_events is not None and self.episode_events < 1:
             raise UsageError(f"--episode-events {self.episode_events}: expected 1 or more")
-        for name in ("gamma", "lam"):
+        for name in ("gamma", "lam", "average"):
             if getattr(self, name) is not None and not 0.0 <= getattr(self, name) <= 1.0:
                 raise UsageError(f"--{name} {getattr(self, name)}: expected a number from 0 to 1")
         if scenario(self.scenario).held_out:
@@ -334,7 +337,9 @@ _BY_ENV: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """Defaults that depend on where events come from."""
 
-_BY_CREDIT: dict[str, dict[str, Any]] = {"ahead": {"lam": 0.9, "entropy_coef": 0.015}, "back": {"lam": 0.95}}
+_BY_CREDIT: dict[str, dict[str, Any]] = {
+    "ahead": {"lam": 0.9, "entropy_coef": 0.015, "epochs": 2, "average": 0.1}, "back": {"lam": 0.95, "average": 0.0},
+}  # fmt: skip
 """Defaults that depend on whether the credit looks ahead."""
 
 _CHOICES: dict[str, Any] = {

@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from phalanx.agents.credit import CREDIT_SCHEMES, best_votes, local_weight, relative_worth
-from phalanx.agents.network import NetworkConfig, init_network, sensor_mask, vector_size
+from phalanx.agents.network import Network, NetworkConfig, init_network, sensor_mask, vector_size
 from phalanx.agents.normalizer import (
     NormalizerState,
     init_normalizer,
@@ -54,6 +54,8 @@ class LearnerConfig:
         returns: gae or monte_carlo.
         normalizer: none, batch, running or popart.
         horizon: rollouts that popart remembers.
+        average: about what share of the training so far the parameters that answer are the average of, in [0, 1]; 0
+            takes the latest.
         credit: scheme of ``agents.credit``.
         reward_scale: factor on every reward.
         network, ppo: sizes and update.
@@ -71,6 +73,7 @@ class LearnerConfig:
     returns: str
     normalizer: str
     horizon: float
+    average: float
     credit: str
     reward_scale: float
     network: NetworkConfig
@@ -92,6 +95,7 @@ class TrainState(eqx.Module):
         world: environments and memories.
         key: of the next iteration's randomness.
         iteration: iterations done.
+        averaged: running average of the members' parameters, the latest weighing most.
     """
 
     committee: Committee
@@ -99,6 +103,19 @@ class TrainState(eqx.Module):
     world: World
     key: PRNGKeyArray
     iteration: Int[Array, ""]
+    averaged: Network
+
+    @property
+    def answering(self) -> Committee:
+        """The members as they answer outside of training: with averaged parameters.
+
+        The update's noise moves a policy from one iteration to the next, each member's its own way. In the average it
+        cancels, so that members err less and split less often.
+
+        Source: Shamir and Zhang, "Stochastic gradient descent for non-smooth optimization", 1212.1824, section 4
+        (polynomial-decay averaging; ``average`` is 1 / (eta + 1)).
+        """
+        return eqx.tree_at(lambda c: c.networks, self.committee, self.averaged)
 
 
 def init_committee(spec: ObservationSpec, config: LearnerConfig, key: PRNGKeyArray) -> Committee:
@@ -128,6 +145,7 @@ def init_train_state(env: Environment, config: LearnerConfig, key: PRNGKeyArray)
         ),
         key=key,
         iteration=jnp.zeros((), jnp.int32),
+        averaged=committee.networks,
     )
 
 
@@ -188,7 +206,9 @@ def iterate(
     )
     metrics = _metrics(rollout, targets, committee.normalizers, reports, config.n_shadow)
     committee = eqx.tree_at(lambda c: c.networks, committee, networks)
-    return TrainState(committee, opt_state, world, key_next, state.iteration + 1), metrics
+    share = 1.0 / (1.0 + config.average * state.iteration.astype(jnp.float32))
+    averaged = jax.tree.map(lambda old, new: old + share * (new - old), state.averaged, networks)
+    return TrainState(committee, opt_state, world, key_next, state.iteration + 1, averaged), metrics
 
 
 def _targets(

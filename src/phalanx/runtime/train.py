@@ -59,7 +59,8 @@ class OperatingPoint:
 def learner_config(config: RunConfig) -> LearnerConfig:
     """The settings that an iteration needs."""
     config = config.resolved
-    assert config.envs and config.steps and config.credit and config.lam is not None
+    assert config.envs and config.steps and config.credit
+    assert config.lam is not None and config.average is not None
     n_shadow = _shadow_envs(config, config.envs)
     fewest = min(n_shadow or config.envs, config.envs - n_shadow)  # every minibatch holds both kinds
     ppo = dataclasses.replace(config.ppo, minibatches=min(config.minibatches, fewest))
@@ -76,6 +77,7 @@ def learner_config(config: RunConfig) -> LearnerConfig:
         returns=config.returns,
         normalizer=config.normalizer,
         horizon=config.horizon,
+        average=config.average,
         credit=config.credit,
         reward_scale=config.reward_scale,
         network=config.network,
@@ -121,7 +123,7 @@ def validate(
         return OperatingPoint(None, validate_original(rows, state.committee))
     drawn = (jax.random.fold_in(key, _VALIDATION_STREAM), config.network.memory_size)
     n_lanes = _VALIDATION_EPISODES if config.env == "simulator" else _VALIDATION_LANES
-    watched = watch(task.validation.watch, state.committee, *drawn, n_lanes=n_lanes, most=_VALIDATION_ROWS)
+    watched = watch(task.validation.watch, state.answering, *drawn, n_lanes=n_lanes, most=_VALIDATION_ROWS)
     try:
         threshold = best_threshold(watched.label, operating_score(watched.log_probs, config.f)).threshold
     except DataError as error:
@@ -136,7 +138,7 @@ def validate(
         }
         found["eval/pr_auc"] = values["pr_auc"]
     if isinstance(task.validation.watch, Simulator):
-        found["eval/loss"] = mean_loss(task.validation.watch, state.committee, *drawn, n_lanes=n_lanes)
+        found["eval/loss"] = mean_loss(task.validation.watch, state.answering, *drawn, n_lanes=n_lanes)
     return OperatingPoint(
         threshold, {name: np.nan if value is None else float(value) for name, value in found.items()}
     )
@@ -336,7 +338,7 @@ def _keep_best(
     value = _merit(point.metrics)
     if value <= best:
         return best
-    kept = state.committee if isinstance(state, OriginalState) else deployed(state.committee)
+    kept = state.committee if isinstance(state, OriginalState) else deployed(state.answering)
     folder.checkpoints.save_best(iteration, kept)
     folder.write_operating_point(
         {
