@@ -59,7 +59,7 @@ def measure(settings: dict[str, object], repeats: int) -> dict[str, float]:
         begun = time.perf_counter()
         jax.block_until_ready(rollout(env, state))
         alone.append(time.perf_counter() - begun)
-    agent_steps = config.rollout_steps * config.members
+    agent_steps = config.rollout_steps * (config.members if config.rollouts == "together" else 1)
     return {
         "agent_steps_per_s": agent_steps / statistics.median(whole),
         "agent_steps_per_s_and_core": agent_steps / statistics.median(whole) / (os.cpu_count() or 1),

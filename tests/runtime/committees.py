@@ -86,7 +86,14 @@ class Rewarded(Environment):
 def settings(**changes: Any) -> LearnerConfig:
     """Small settings of a run as the learner takes them; names are ``RunConfig``'s or ``LearnerConfig``'s."""
     own = {field.name for field in dataclasses.fields(RunConfig)}
-    small: dict[str, Any] = {"envs": 4, "steps": 16, "hidden": 6, "memory": 4, "iterations": 10}
+    small: dict[str, Any] = {
+        "rollouts": "together",
+        "envs": 4,
+        "steps": 16,
+        "hidden": 6,
+        "memory": 4,
+        "iterations": 10,
+    }
     small |= {name: value for name, value in changes.items() if name in own}
     later = {name: value for name, value in changes.items() if name not in own}
     return dataclasses.replace(learner_config(RunConfig(**small)), **{"stagger": 0, **later})

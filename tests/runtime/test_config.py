@@ -9,6 +9,7 @@ def test_a_single_agent_and_a_team_of_four_share_one_reward() -> None:
     ppo, mappo = RunConfig.preset_named("ppo"), RunConfig.preset_named("mappo")
     for config, members in ((ppo, 1), (mappo, 4)):
         assert (config.members, config.credit, config.shadow) == (members, "committee", 0.0)
+        assert config.rollouts == "together"
         assert config.env == "simulator" and not config.is_original
     assert ppo.f == 0 and mappo.f == 1
 
@@ -34,3 +35,13 @@ def test_what_is_left_open_depends_on_the_environment_and_on_the_credit() -> Non
         own = RunConfig.preset_named(name).resolved
         assert (own.credit, own.lam, own.entropy_coef, own.gamma) == ("committee", 0.95, 0.05, 0.99)
         assert (own.epochs, own.average) == (4, 0.0)
+
+
+def test_members_learn_apart_in_the_simulator_and_together_from_recorded_events() -> None:
+    apart, together = (
+        RunConfig(members=4, envs=8, steps=16),
+        RunConfig(env="stream", members=4, envs=8, steps=16),
+    )
+    assert (apart.resolved.rollouts, together.resolved.rollouts) == ("apart", "together")
+    assert (apart.rollout_steps, together.rollout_steps) == (4 * 8 * 16, 8 * 16)
+    assert RunConfig(rollouts="together").resolved.rollouts == "together"

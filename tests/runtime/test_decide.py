@@ -14,7 +14,7 @@ from runtime.committees import ForkingToy, committee_of
 from phalanx.agents.memory import init_memory, read
 from phalanx.agents.network import cell_step, encode_events, event_vector, policy_logits, state_value
 from phalanx.committee import decide
-from phalanx.runtime.decide import appraise, decide_events, settle, vote
+from phalanx.runtime.decide import appraise, ballots, decide_events, deliberate, settle, vote
 
 
 def log_probs_of(seed: int, *shape: int) -> np.ndarray:
@@ -51,6 +51,64 @@ def test_drawn_votes_follow_the_policy() -> None:
     np.testing.assert_allclose(shares, np.exp(log_probs), atol=0.015)  # more than 4 standard errors
 
 
+def odds(log_probs: np.ndarray) -> np.ndarray:
+    allowed = np.exp(log_probs[..., 0].astype(np.float64))
+    return np.log((1 - allowed) / allowed)
+
+
+@given(st.integers(0, 10_000), st.sampled_from([(1, 0), (4, 1), (5, 1), (7, 2)]))
+def test_the_members_agree_on_the_mean_of_their_log_odds_without_the_extremes(
+    seed: int, size: tuple[int, int]
+) -> None:
+    n, f = size
+    log_probs = log_probs_of(seed, n, 12)
+    kept = np.sort(odds(log_probs), axis=0)[f : n - f]
+    agreed = np.asarray(deliberate(jnp.asarray(log_probs), f))
+    np.testing.assert_allclose(agreed, 1 / (1 + np.exp(-kept.mean(axis=0))), rtol=1e-4, atol=1e-6)
+
+
+@given(st.integers(0, 10_000), st.sampled_from([(4, 1), (7, 2), (10, 3)]))
+def test_liars_cannot_move_the_suspicion_beyond_what_honest_members_think(
+    seed: int, size: tuple[int, int]
+) -> None:
+    """Validity, whatever f members say, the certain and the impossible included."""
+    n, f = size
+    rng = np.random.default_rng(seed)
+    log_probs = log_probs_of(seed, n, 20).copy()
+    liars = rng.permutation(n)[:f]
+    lie = rng.choice([0.0, -1e-6, -30.0, -87.0], (f, 20)).astype(np.float32)
+    log_probs[liars] = -87.0
+    log_probs[liars, :, 0] = lie
+    log_probs[liars, :, 3] = np.where(lie < -1.0, 0.0, -87.0)
+    honest = 1 - np.exp(np.delete(log_probs, liars, axis=0)[..., 0])
+    agreed = np.asarray(deliberate(jnp.asarray(log_probs), f))
+    assert (honest.min(axis=0) - 1e-5 <= agreed).all() and (agreed <= honest.max(axis=0) + 1e-5).all()
+
+
+def test_members_who_have_deliberated_do_not_split_on_whether_to_answer() -> None:
+    """Alone they do: two against two is where the rule makes an alert of a block and an allow."""
+    log_probs = jnp.asarray(log_probs_of(3, 4, 200))
+    alone, together = (
+        np.asarray(votes) >= 1 for votes in (vote(log_probs, threshold=0.7), ballots(log_probs, 0.7, 1))
+    )
+    assert (alone.sum(axis=0) == 2).any()
+    assert set(together.sum(axis=0).tolist()) == {0, 4}
+    kinds = 1 + np.asarray(log_probs)[..., 1:].argmax(-1)
+    found = np.asarray(ballots(log_probs, 0.7, 1))
+    np.testing.assert_array_equal(found, np.where(together, kinds, 0))
+
+
+def test_one_member_has_nobody_to_ask() -> None:
+    log_probs = jnp.asarray(log_probs_of(4, 1, 300))
+    np.testing.assert_array_equal(ballots(log_probs, 0.6, 0), vote(log_probs, threshold=0.6))
+
+
+def test_the_ends_of_the_threshold_hold_for_a_committee() -> None:
+    log_probs = jnp.asarray(log_probs_of(1, 4, 50)).at[:, 0, 0].set(-100.0).at[:, 1, 1:].set(-100.0)
+    assert (np.asarray(ballots(log_probs, 0.0, 1)) >= 1).all()
+    assert (np.asarray(ballots(log_probs, float("inf"), 1)) == 0).all()
+
+
 def test_settle_counts_only_the_votes_received() -> None:
     votes = np.array(list(itertools.product(range(4), repeat=4)), np.int32)
     rng = np.random.default_rng(0)
@@ -68,7 +126,7 @@ def test_settle_counts_only_the_votes_received() -> None:
 
 
 @pytest.mark.parametrize("cell", ["gru", "none"])
-def test_a_decision_is_each_member_s_own_opinion_put_to_the_vote(cell: str) -> None:
+def test_a_decision_is_what_the_members_agree_on_put_to_the_vote(cell: str) -> None:
     env, lanes = ForkingToy(), 3
     committee = committee_of(env, cell=cell, views=("full", "process", "full", "full"))
     memory = {"gru": 4, "none": 0}[cell]
@@ -81,7 +139,10 @@ def test_a_decision_is_each_member_s_own_opinion_put_to_the_vote(cell: str) -> N
     )
     _, seen = jax.vmap(env.reset)(jax.random.split(jax.random.key(1), lanes))
     seen = eqx.tree_at(lambda o: o.source, seen, jnp.array([0, -1, 2]))
-    after, decision, opinion = decide_events(committee, table, seen, jnp.int32(7), threshold=0.6)
+    cuts = np.array([0.5, 0.95, 0.5], np.float32)
+    after, decision, opinion = decide_events(
+        committee, table, seen, jnp.int32(7), threshold=jnp.asarray(cuts)
+    )
 
     vectors, (memories, _) = event_vector(env.spec, seen), read(table, seen)
     core = jnp.asarray(rng.normal(size=(lanes, env.spec.n_core)), jnp.float32)
@@ -102,7 +163,9 @@ def test_a_decision_is_each_member_s_own_opinion_put_to_the_vote(cell: str) -> N
             entity = np.asarray(seen.entity)
             np.testing.assert_allclose(after.cells[m, np.arange(lanes), entity], memory_m, atol=1e-6)
     np.testing.assert_allclose(decision.score, (1 - chances[..., 0]).mean(axis=0), atol=1e-6)
-    votes = np.where(1 - chances[..., 0] >= 0.6, 1 + chances[..., 1:].argmax(-1), 0)
+    middle = np.sort(np.log(1 / chances[..., 0] - 1), axis=0)[1:3].mean(axis=0)
+    votes = np.where(middle >= np.log(cuts / (1 - cuts)), 1 + chances[..., 1:].argmax(-1), 0)
+    assert 0 < (votes > 0).sum() < votes.size
     np.testing.assert_array_equal(decision.votes, votes.T)
     assert decision.action.tolist() == [decide(ballot.tolist(), 1) for ballot in votes.T]
     assert after.writer[np.arange(lanes), np.asarray(seen.entity)].tolist() == [7] * lanes

@@ -1,5 +1,6 @@
 """One iteration against NumPy, and a task that only a memory per process solves, learned at three scales of reward."""
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -209,3 +210,65 @@ def test_without_averaging_the_latest_parameters_answer() -> None:
             lambda a, b: np.allclose(a, b, rtol=1e-6, atol=1e-7), state.averaged, state.committee.networks
         )
         assert jax.tree.all(same)
+
+
+def alone(config: LearnerConfig, state: TrainState, m: int) -> TrainState:
+    """The state of one member of a committee that learns apart, as a committee of one."""
+    own = jax.tree.map(
+        lambda leaf: leaf[m : m + 1],
+        (state.committee.networks, state.committee.masks, state.committee.normalizers, state.opt_state),
+    )
+    committee = eqx.tree_at(lambda c: (c.networks, c.masks, c.normalizers), state.committee, own[:3])
+    return TrainState(
+        committee=dataclasses.replace(committee, f=0),
+        opt_state=own[3],
+        world=jax.tree.map(lambda leaf: leaf[m], state.world),
+        key=jax.random.split(state.key, len(config.views))[m],
+        iteration=state.iteration,
+        averaged=jax.tree.map(lambda leaf: leaf[m : m + 1], state.averaged),
+    )
+
+
+def test_a_member_that_learns_apart_is_an_agent_of_its_own() -> None:
+    """Two iterations of four members equal those of four committees of one."""
+    config = settings(rollouts="apart", stagger=8)
+    env = Rewarded(16)
+    state = eqx.filter_jit(lambda key: init_train_state(env, config, key))(jax.random.key(0))
+    single = dataclasses.replace(config, apart=False, f=0, views=("full",))
+    together = eqx.filter_jit(lambda s: iterate(env, config, s))
+    by_itself = eqx.filter_jit(lambda s: iterate(env, single, s))
+    for _ in range(2):
+        after, metrics = together(state)
+        for m in range(4):
+            own, found = by_itself(alone(config, state, m))
+            expected = alone(config, after, m)
+            for part in ("committee", "opt_state", "world", "averaged"):
+                for a, b in zip(
+                    jax.tree.leaves(getattr(own, part)), jax.tree.leaves(getattr(expected, part)), strict=True
+                ):
+                    np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-4, err_msg=part)
+            for name, values in found.items():
+                np.testing.assert_allclose(
+                    metrics[name][m], np.reshape(values, ()), rtol=1e-2, atol=1e-3, err_msg=name
+                )
+        state = after
+    policies = jax.tree.leaves(state.committee.networks)
+    assert all((leaf[0] != leaf[1]).any() for leaf in policies if leaf.size)
+
+
+def test_a_member_that_learns_apart_does_not_hear_of_the_others() -> None:
+    config = settings(rollouts="apart")
+    env = Rewarded(16)
+    state = eqx.filter_jit(lambda key: init_train_state(env, config, key))(jax.random.key(0))
+    step = eqx.filter_jit(lambda s: iterate(env, config, s)[0])
+    disturbed = eqx.tree_at(
+        lambda s: s.committee.networks,
+        state,
+        jax.tree.map(lambda leaf: leaf.at[3].add(0.5), state.committee.networks),
+    )
+    one, other = (step(s).committee.networks for s in (state, disturbed))
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(a[:3], b[:3])
+    assert any(
+        (a[3] != b[3]).any() for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    )

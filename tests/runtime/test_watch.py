@@ -85,7 +85,7 @@ def test_opinions_are_those_of_the_decision_path(env: StreamEnv, seen: Callable[
         opinions.append(np.asarray(opinion))
     watched = seen(1)
     np.testing.assert_allclose(watched.log_probs, opinions, atol=1e-5)
-    assert verdicts(ballot(watched, 0.5), 1).tolist() == answers
+    assert verdicts(ballot(watched, 0.5, 1), 1).tolist() == answers
     assert len(set(answers)) > 1
 
 
@@ -100,7 +100,7 @@ def test_the_operating_score_tells_whether_the_committee_answers(seed: int, size
     watched = Watched(np.zeros(40, int), log_probs, nothing.astype(int), nothing)
     score = operating_score(log_probs, f)
     for threshold in [*rng.random(5).tolist(), *score[:10].tolist()]:
-        answered = verdicts(ballot(watched, threshold), f) >= 1
+        answered = verdicts(ballot(watched, threshold, f), f) >= 1
         np.testing.assert_array_equal(answered, score >= threshold)
 
 
@@ -113,7 +113,7 @@ def test_the_threshold_that_validation_finds_gives_the_confusion_it_promises() -
     found = best_threshold(label, score)
     nothing = np.zeros((300, 1))
     answered = (
-        verdicts(ballot(Watched(label, log_probs, nothing.astype(int), nothing), found.threshold), 1) >= 1
+        verdicts(ballot(Watched(label, log_probs, nothing.astype(int), nothing), found.threshold, 1), 1) >= 1
     )
     tp = (answered & (label == 1)).sum()
     f1 = 2 * tp / (answered.sum() + label.sum())

@@ -19,9 +19,10 @@ as if it were the verdict,
     J = c E[sum_a pi(a) (Q(a) - max_b Q(b))] / rms(max_b Q(b) - min_b Q(b)),   Q(a) = r_a + gamma V(s_a),
 
 where r_a and s_a are what the environment answers to verdict a under the draws of the step that is taken, and V is the
-mean of the members' critics, which are told the core state. All four verdicts of every event teach, not only the one
-that was drawn, so that J has none of the noise of a sampled action, and an answer is worth what comes of it under the
-committee that there is, not what an estimate says. The critics always predict the committee's return.
+mean of the members' critics (the member's own where members learn apart), which are told the core state. All four
+verdicts of every event teach, not only the one that was drawn, so that J has none of the noise of a sampled action, and
+an answer is worth what comes of it under the committee that there is, not what an estimate says. The critics always
+predict the return of whoever decides: the committee, or the member alone.
 
 Sources: local objective: the M-step of Abdolmaleki et al., "Maximum a posteriori policy optimisation", 1806.06920,
 section 4.2, its non-parametric policy at temperature 0, the environment's estimate in the place of a learned Q.

@@ -21,11 +21,13 @@ Normalizer = Literal["popart", "running", "batch", "none"]
 Returns = Literal["gae", "monte_carlo"]
 SplitName = Literal["auto", "time", "group", "stratified", "random"]
 Credit = Literal["lookahead", "blend", "schedule", "half", "own", "committee", "difference", "dictator"]
+Rollouts = Literal["apart", "together"]
 Preset = Literal["default", "original", "ppo", "mappo"]
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "original": {
+        "rollouts": "together",
         "env": "stream",
         "split": "stratified",
         "split_seed": 42,
@@ -53,8 +55,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "episode_events": 1000,
         "eval_every": 20,
     },
-    "ppo": {"members": 1, "credit": "committee", "shadow": 0.0},
-    "mappo": {"members": 4, "credit": "committee", "shadow": 0.0},
+    "ppo": {"members": 1, "rollouts": "together", "credit": "committee", "shadow": 0.0},
+    "mappo": {"members": 4, "rollouts": "together", "credit": "committee", "shadow": 0.0},
 }
 
 
@@ -97,6 +99,9 @@ class RunConfig:
     credit: Credit | None = None
     """What a member is paid for its vote, see docs/training.md; lookahead in the simulator and blend on recorded events
     unless given."""
+    rollouts: Rollouts | None = None
+    """Where members learn: apart, each from its own verdicts in --envs environments of its own (in the simulator unless
+    given), or together, from the committee's verdicts in environments that all share."""
     shadow: float = 0.5
     """Share of the environments in which verdicts are logged and not applied, so that the committee also learns to
     detect what it would have prevented; in the first third of training alone with lookahead credit, none in stream, or
@@ -160,7 +165,9 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices and not (name == "credit" and self.credit is None):
+            if getattr(self, name) not in choices and not (
+                name in ("credit", "rollouts") and getattr(self, name) is None
+            ):
                 raise unknown_name(f"--{name.replace('_', '-')}", getattr(self, name), choices)
         positive = (
             "members",
@@ -287,10 +294,10 @@ class RunConfig:
 
     @property
     def rollout_steps(self) -> int:
-        """Environment steps of a rollout."""
+        """Environment steps of a rollout, of all members where they learn apart."""
         own = self.resolved
         assert own.envs and own.steps
-        return own.envs * own.steps
+        return own.envs * own.steps * (own.members if own.rollouts == "apart" else 1)
 
     @property
     def is_original(self) -> bool:
@@ -330,9 +337,12 @@ class RunConfig:
 
 
 _BY_ENV: dict[str, dict[str, Any]] = {
-    "simulator": {"credit": "lookahead", "envs": 64, "steps": 128, "epochs": 4, "entropy_coef": 0.05},
+    "simulator": {
+        "rollouts": "apart", "credit": "lookahead", "envs": 64, "steps": 128, "epochs": 4, "entropy_coef": 0.05,
+    },
     "recorded": {
-        "credit": "blend", "envs": 256, "steps": 32, "episode_events": 1024, "epochs": 2, "entropy_coef": 0.2,
+        "rollouts": "together", "credit": "blend", "envs": 256, "steps": 32, "episode_events": 1024, "epochs": 2,
+        "entropy_coef": 0.2,
     },
 }  # fmt: skip
 """Defaults that depend on where events come from."""
@@ -349,4 +359,5 @@ _CHOICES: dict[str, Any] = {
     "normalizer": tuple(NORMALIZERS),
     "returns": get_args(Returns),
     "credit": tuple(CREDIT_SCHEMES),
+    "rollouts": get_args(Rollouts),
 }

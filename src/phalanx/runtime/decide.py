@@ -1,7 +1,8 @@
 """The decision path: policy -> votes -> verdict. Rollouts, evaluation and serving all go through ``decide_events``.
 
-Each event is answered in three steps: every member reads its process's memory and computes its policy; every member
-votes; the committee's rule turns the votes received into the verdict.
+Each event is answered in four steps: every member reads its process's memory and computes its policy; the members tell
+one another how suspicious the event is and agree on a middle; every member votes; the committee's rule turns the votes
+received into the verdict.
 """
 
 import dataclasses
@@ -21,10 +22,22 @@ from phalanx.agents.network import (
     state_value,
 )
 from phalanx.agents.normalizer import NormalizerState, denormalize
+from phalanx.committee.agreement import agree
 from phalanx.committee.voting import tally, verdict_of
 from phalanx.types import Decision, Observation, ObservationSpec, Verdict
 
-__all__ = ["Committee", "Opinion", "appraise", "consult", "decide_events", "deployed", "settle", "vote"]
+__all__ = [
+    "Committee",
+    "Opinion",
+    "appraise",
+    "ballots",
+    "consult",
+    "decide_events",
+    "deliberate",
+    "deployed",
+    "settle",
+    "vote",
+]
 
 
 class Committee(eqx.Module):
@@ -126,8 +139,49 @@ def vote(
         return jax.random.categorical(key, log_probs).astype(jnp.int32)
     if threshold is None:
         return jnp.argmax(log_probs, axis=-1).astype(jnp.int32)
-    score = 1.0 - jnp.exp(log_probs[..., Verdict.ALLOW])
-    act = score >= jnp.broadcast_to(jnp.asarray(threshold, score.dtype), score.shape)
+    return _answer(log_probs, 1.0 - jnp.exp(log_probs[..., Verdict.ALLOW]) >= threshold)
+
+
+def deliberate(log_probs: Float[Array, "member *batch verdict"], f: int) -> Float[Array, "*batch"]:
+    """The suspicion that the members agree on: the middle of their log-odds of alert or more, as a probability.
+
+    Members who judge alone split where an event is doubtful, and the rule makes an alert of two votes against two.
+
+    Args:
+        log_probs: log-probabilities of the four verdicts.
+        f: faults tolerated, n >= 3f + 1.
+
+    Example:
+        >>> suspicious, calm, liar = [0.1, 0.0, 0.9, 0.0], [0.3, 0.0, 0.7, 0.0], [1.0, 0.0, 0.0, 0.0]
+        >>> members = jnp.log(jnp.array([suspicious, suspicious, calm, liar]) + 1e-9)
+        >>> round(deliberate(members, f=1).item(), 2)
+        0.82
+
+    Source: ``committee.agreement``.
+    """
+    log_odds = jax.nn.logsumexp(log_probs[..., Verdict.ALERT :], axis=-1) - log_probs[..., Verdict.ALLOW]
+    return jax.nn.sigmoid(agree(log_odds, f))
+
+
+def ballots(
+    log_probs: Float[Array, "member *batch verdict"], threshold: Float[Array, "*env"] | float, f: int
+) -> Int[Array, "member *batch"]:
+    """Every member's vote once they have deliberated: its likeliest verdict among alert, block and quarantine where the
+    suspicion that they agree on reaches the threshold, else allow.
+
+    Whether to answer is agreed on; which answer it is each decides by itself, so that a quarantine still takes f + 1
+    honest members who want one.
+
+    Args:
+        log_probs: log-probabilities of the four verdicts.
+        threshold: on the suspicion, in [0, 1].
+        f: faults tolerated.
+    """
+    return _answer(log_probs, deliberate(log_probs, f) >= threshold)
+
+
+def _answer(log_probs: Float[Array, "*batch verdict"], act: Bool[Array, "..."]) -> Int[Array, "*batch"]:
+    """The likeliest verdict among alert, block and quarantine where there is reason to act, else allow."""
     likeliest = 1 + jnp.argmax(log_probs[..., Verdict.ALERT :], axis=-1)
     return jnp.where(act, likeliest, int(Verdict.ALLOW)).astype(jnp.int32)
 
@@ -165,12 +219,15 @@ def decide_events(
         table: memories; the acting processes' are updated.
         observation: the events.
         step: number of the step in the current rollout, for the memory's bookkeeping.
-        key: draws the votes from the policies (training); without it they are the likeliest or thresholded ones.
-        threshold: operating point, see ``vote``.
+        key: draws the votes from the policies (training).
+        threshold: operating point, see ``ballots``; with neither, every member votes for its likeliest verdict.
     """
     opinion = consult(committee, table, observation)
     table = write(table, observation.entity, opinion.memories, step)
-    votes = vote(opinion.log_probs, key=key, threshold=threshold).T
+    if threshold is None:
+        votes = vote(opinion.log_probs, key=key).T
+    else:
+        votes = ballots(opinion.log_probs, threshold, committee.f).T
     received = jnp.ones_like(votes, bool)
     score = 1.0 - jnp.exp(opinion.log_probs[..., Verdict.ALLOW]).mean(axis=0)
     return table, settle(votes, received, score, committee.f), opinion

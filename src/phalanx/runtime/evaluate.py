@@ -36,7 +36,7 @@ from phalanx.runtime.baselines import (
     try_playbooks,
 )
 from phalanx.runtime.config import RunConfig
-from phalanx.runtime.decide import Committee, decide_events, deployed
+from phalanx.runtime.decide import Committee, decide_events, deployed, vote
 from phalanx.runtime.episodes import Course, run_episodes
 from phalanx.runtime.fingerprint import check_unchanged
 from phalanx.runtime.learner import init_committee
@@ -216,8 +216,9 @@ def _evaluate_one(
     own = jax.random.fold_in(_streams(key)[2], _WATCH)
     places = _TEST_LANES if isinstance(part.watch, StreamEnv) else episodes
     test = watch(part.watch, committee, own, memory, n_lanes=places)
-    votes = ballot(test, threshold)
-    result = _detected(config, test, votes, verdicts(votes, committee.f), point, positive, notes)
+    alone = np.asarray(vote(jnp.asarray(test.log_probs), threshold=threshold))
+    answers = verdicts(ballot(test, threshold, committee.f), committee.f)
+    result = _detected(config, test, alone, answers, point, positive, notes)
     result["latency_ms"] = _latency(committee, part.watch, threshold, memory)
     result["baselines"] = _detection_baselines(yardstick.classifier, test, positive)
     if part.act is None:
@@ -237,7 +238,8 @@ def _detected(
     positive: str,
     notes: list[str],
 ) -> dict[str, Any]:
-    """Detection and voting on the watched events; nothing of response, and no spec yet."""
+    """Detection and voting on the watched events; nothing of response, and no spec yet. ``votes`` are those of members
+    who have not heard one another: how alike they think."""
     found = dataclasses.asdict(detection_metrics(test.label, answers, test.score, positive=positive))
     voting = committee_metrics(votes, test.label, positive=positive)
     return {

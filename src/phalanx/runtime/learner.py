@@ -45,7 +45,9 @@ class LearnerConfig:
     Attributes:
         f: faults tolerated.
         views: sensor view of each member; its length is the size of the committee.
-        n_envs: environments side by side.
+        apart: whether every member learns alone, from its own verdicts in environments of its own; else together, from
+            the committee's verdicts in environments that all share.
+        n_envs: environments side by side, of each member where they learn apart.
         n_shadow: of these, environments in which verdicts are logged and not applied, as long as the credit has it.
         steps: steps of a rollout, per environment.
         stagger: events by which the environments' first episodes are spread.
@@ -63,6 +65,7 @@ class LearnerConfig:
 
     f: int
     views: tuple[str, ...]
+    apart: bool
     n_envs: int
     n_shadow: int
     steps: int
@@ -137,12 +140,20 @@ def init_train_state(env: Environment, config: LearnerConfig, key: PRNGKeyArray)
     """Fresh members in fresh environments."""
     key_members, key_world, key = jax.random.split(key, 3)
     committee = init_committee(env.spec, config, key_members)
+
+    def world(committee: Committee, key: PRNGKeyArray) -> World:
+        memory = config.network.memory_size
+        return init_world(env, committee, config.n_envs, memory, key, stagger=config.stagger)
+
+    if config.apart:
+        keys = jax.random.split(key_world, committee.n_members)
+        worlds = jax.vmap(lambda member, key: world(_committee_of_one(member), key))(committee, keys)
+    else:
+        worlds = world(committee, key_world)
     return TrainState(
         committee=committee,
         opt_state=init_optimizer(config.optimizer, committee.networks),
-        world=init_world(
-            env, committee, config.n_envs, config.network.memory_size, key_world, stagger=config.stagger
-        ),
+        world=worlds,
         key=key,
         iteration=jnp.zeros((), jnp.int32),
         averaged=committee.networks,
@@ -157,6 +168,56 @@ def iterate(
     Returns:
         The next state and the iteration's metrics: scalars, and arrays with one entry a member.
     """
+    return (_iterate_apart if config.apart else _iterate)(env, config, state)
+
+
+def _iterate_apart(
+    env: Environment, config: LearnerConfig, state: TrainState
+) -> tuple[TrainState, dict[str, Array]]:
+    """One iteration of every member as a committee of one: what happens is what it says, and no other member is there
+    to hide its mistakes or to share its luck."""
+
+    def learn(
+        committee: Committee, opt_state: Any, averaged: Network, world: World, key: PRNGKeyArray
+    ) -> tuple[tuple[Any, ...], dict[str, Array]]:
+        own = TrainState(
+            committee=_committee_of_one(committee),
+            opt_state=_as_stack(opt_state),
+            world=world,
+            key=key,
+            iteration=state.iteration,
+            averaged=_as_stack(averaged),
+        )
+        own, metrics = _iterate(env, config, own)
+        trained = (own.committee.networks, own.committee.normalizers, own.opt_state, own.averaged)
+        return (*(jax.tree.map(lambda leaf: leaf[0], part) for part in trained), own.world, own.key), metrics
+
+    keys = jax.random.split(state.key, state.committee.n_members)
+    parts, metrics = jax.vmap(learn)(state.committee, state.opt_state, state.averaged, state.world, keys)
+    networks, normalizers, opt_state, averaged, world, keys = parts
+    committee = eqx.tree_at(lambda c: (c.networks, c.normalizers), state.committee, (networks, normalizers))
+    after = TrainState(committee, opt_state, world, keys[0], state.iteration + 1, averaged)
+    return after, {name: values.reshape(-1) for name, values in metrics.items()}
+
+
+def _committee_of_one(member: Committee) -> Committee:
+    """A member, whose arrays have no member axis, as a committee that tolerates nothing."""
+    return Committee(
+        networks=_as_stack(member.networks),
+        masks=member.masks[None],
+        normalizers=_as_stack(member.normalizers),
+        spec=member.spec,
+        f=0,
+    )
+
+
+def _as_stack(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf[None], tree)
+
+
+def _iterate(
+    env: Environment, config: LearnerConfig, state: TrainState
+) -> tuple[TrainState, dict[str, Array]]:
     key_rollout, key_update, key_next = jax.random.split(state.key, 3)
     progress = state.iteration.astype(jnp.float32) / config.iterations
     scheme = CREDIT_SCHEMES[config.credit]

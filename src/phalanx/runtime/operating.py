@@ -30,7 +30,7 @@ class CommitteeFamily:
 
     @property
     def space(self) -> tuple[Dimension, ...]:
-        """The log-odds of the threshold on each member's P(verdict >= alert)."""
+        """The log-odds of the threshold on the suspicion that the members agree on."""
         return (Dimension("log_odds", -3.0, 5.0),)
 
     def build(self, settings: Sequence[Mapping[str, Any]], n_envs: int) -> CommitteePolicy:

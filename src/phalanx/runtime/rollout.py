@@ -247,7 +247,7 @@ def _in_any_run(condition: Bool[Array, ""]) -> Bool[Array, ""]:
 
 @_in_any_run.def_vmap
 def _over_runs(size: int, mapped: list[bool], condition: Array) -> tuple[Array, bool]:
-    return condition.any(), False
+    return _in_any_run(condition.any()), False
 
 
 def _value_of_cuts(

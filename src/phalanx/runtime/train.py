@@ -48,7 +48,7 @@ class OperatingPoint:
     """Where a committee answers, found on the validation part.
 
     Attributes:
-        threshold: on each member's P(verdict >= alert); None where each takes its likeliest verdict.
+        threshold: on the suspicion that the members agree on; None where each takes its likeliest verdict.
         metrics: what it reaches there, keys ``eval/...``; for choosing, not for reporting.
     """
 
@@ -67,6 +67,7 @@ def learner_config(config: RunConfig) -> LearnerConfig:
     return LearnerConfig(
         f=config.f,
         views=config.member_views,
+        apart=config.rollouts == "apart",
         n_envs=config.envs,
         n_shadow=n_shadow,
         steps=config.steps,
@@ -131,7 +132,9 @@ def validate(
         threshold = 0.5
     found = {"eval/threshold": threshold}
     for prefix, cut in (("eval/", threshold), ("eval/greedy_", None)):
-        detection = detection_metrics(watched.label, verdicts(ballot(watched, cut), config.f), watched.score)
+        detection = detection_metrics(
+            watched.label, verdicts(ballot(watched, cut, config.f), config.f), watched.score
+        )
         values = dataclasses.asdict(detection)
         found |= {
             f"{prefix}{name}": values[name] for name in ("tp", "tn", "fp", "fn", "precision", "recall", "f1")
@@ -378,6 +381,7 @@ def _summary(
     config: RunConfig, path: Path, folders: list[RunFolder], elapsed_s: float, start: int
 ) -> dict[str, Any]:
     steps = (config.iterations - start) * config.rollout_steps
+    voters = config.members if config.rollouts == "together" else 1
     points = [folder.read_operating_point() for folder in folders]
     rows = [folder.read_metrics()[-1] for folder in folders]
 
@@ -391,7 +395,7 @@ def _summary(
         "seeds": config.seeds,
         "env_steps": config.iterations * config.rollout_steps,
         "elapsed_s": elapsed_s,
-        "agent_steps_per_s": steps * config.members * config.seeds / max(elapsed_s, 1e-9),
+        "agent_steps_per_s": steps * voters * config.seeds / max(elapsed_s, 1e-9),
         "loss_value": mean("loss/value"),
         "explained_variance": mean("value/explained_variance"),
         "validation_f1": float(np.mean([point.get("eval/f1") or 0.0 for point in points])),

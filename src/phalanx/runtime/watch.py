@@ -17,7 +17,7 @@ from phalanx.envs.base import Environment
 from phalanx.envs.recorded import Lanes, lanes
 from phalanx.envs.response import CONTEXT_COLUMNS
 from phalanx.envs.stream import StreamEnv
-from phalanx.runtime.decide import Committee, consult, settle, vote
+from phalanx.runtime.decide import Committee, ballots, consult, deliberate, settle, vote
 from phalanx.types import Verdict
 
 __all__ = [
@@ -125,7 +125,7 @@ def watch(
 def mean_loss(
     env: Environment, committee: Committee, key: PRNGKeyArray, memory_size: int, *, n_lanes: int
 ) -> float:
-    """Mean loss of the same episodes with the verdicts applied, each member answering where P(verdict >= alert) is at
+    """Mean loss of the same episodes with the verdicts applied, answered where the suspicion agreed on is at
     least .5: how well the committee responds, in the compiled loop that ``watch`` has anyway.
 
     Args:
@@ -178,7 +178,7 @@ def _watch_chunk(
         opinion = consult(committee, table, observation)
         table = write(table, observation.entity, opinion.memories, t)
         keys = jax.random.split(jax.random.fold_in(key, begin + t), alive.shape[0])
-        votes = vote(opinion.log_probs, threshold=0.5).T
+        votes = ballots(opinion.log_probs, 0.5, committee.f).T
         answer = settle(votes, jnp.ones(votes.shape, bool), jnp.zeros(alive.shape), committee.f).action
         verdict = jnp.where(apply, answer, int(Verdict.ALLOW))
         label = jax.vmap(env.learned_label)(state)
@@ -194,19 +194,16 @@ def _watch_chunk(
 def operating_score(
     log_probs: Float[np.ndarray, "event member verdict"], f: int
 ) -> Float[np.ndarray, " event"]:
-    """The number whose comparison with a threshold tells whether the committee answers with alert or more.
-
-    f + 1 votes make an alert, so it is the (f+1)-th largest of the members' P(verdict >= alert).
-    """
-    act = np.asarray(
-        1.0 - jnp.exp(jnp.asarray(log_probs)[..., Verdict.ALLOW])
-    )  # as in ``vote``, to the last bit
-    return -np.sort(-act, axis=1)[:, f]
+    """The number whose comparison with a threshold tells whether the committee answers with alert or more."""
+    return np.asarray(deliberate(jnp.moveaxis(jnp.asarray(log_probs), 1, 0), f))
 
 
-def ballot(watched: Watched, threshold: float | None) -> Int[np.ndarray, "event member"]:
-    """The votes at an operating point."""
-    return np.asarray(vote(jnp.asarray(watched.log_probs), threshold=threshold))
+def ballot(watched: Watched, threshold: float | None, f: int = 0) -> Int[np.ndarray, "event member"]:
+    """The votes at an operating point; without one, each member's likeliest verdict."""
+    log_probs = jnp.asarray(watched.log_probs)
+    if threshold is None:
+        return np.asarray(vote(log_probs))
+    return np.asarray(ballots(jnp.moveaxis(log_probs, 1, 0), threshold, f)).T
 
 
 def verdicts(
