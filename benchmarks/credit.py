@@ -22,7 +22,7 @@ from phalanx.runtime.config import RunConfig
 from phalanx.runtime.store import run_folders
 from phalanx.runtime.train import train
 
-SMALL: dict[str, Any] = {"envs": 32, "hidden": 32, "memory": 32, "steps": 128}
+SMALL: dict[str, Any] = {"rollouts": "together", "envs": 32, "hidden": 32, "memory": 32, "steps": 128}
 
 
 def measure(scheme: str, start: str, shadow: float, seeds: int, iterations: int) -> dict[str, object]:

@@ -33,7 +33,7 @@ SETTINGS = {
 
 def measure(settings: dict[str, object], repeats: int) -> dict[str, float]:
     """Compile time, and median times of an iteration and of its rollout alone."""
-    config = RunConfig(**settings)  # type: ignore[arg-type]
+    config = RunConfig(rollouts="together", **settings)  # type: ignore[arg-type]
     learner = learner_config(config)
     task = build_task(config)
     env = task.learn
