@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import pytest
+
+from phalanx.errors import UsageError
 from phalanx.runtime.config import PRESETS, RunConfig
 
 
@@ -45,3 +48,14 @@ def test_members_learn_apart_in_the_simulator_and_together_from_recorded_events(
     assert (apart.resolved.rollouts, together.resolved.rollouts) == ("apart", "together")
     assert (apart.rollout_steps, together.rollout_steps) == (4 * 8 * 16, 8 * 16)
     assert RunConfig(rollouts="together").resolved.rollouts == "together"
+
+
+def test_a_run_from_before_the_choice_learned_together() -> None:
+    saved = {name: value for name, value in RunConfig().to_dict().items() if name != "rollouts"}
+    assert RunConfig.of(saved).resolved.rollouts == "together"
+
+
+def test_credit_that_is_about_the_others_votes_needs_others() -> None:
+    assert RunConfig(credit="difference").resolved.rollouts == "together"
+    with pytest.raises(UsageError, match="--rollouts together"):
+        RunConfig(credit="dictator", rollouts="apart")

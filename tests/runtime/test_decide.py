@@ -95,7 +95,18 @@ def test_members_who_have_deliberated_do_not_split_on_whether_to_answer() -> Non
     assert set(together.sum(axis=0).tolist()) == {0, 4}
     kinds = 1 + np.asarray(log_probs)[..., 1:].argmax(-1)
     found = np.asarray(ballots(log_probs, 0.7, 1))
+    kinds = np.where(alone, kinds, np.minimum(kinds, 2))
     np.testing.assert_array_equal(found, np.where(together, kinds, 0))
+
+
+def test_a_liar_and_one_sure_member_bring_no_quarantine_about() -> None:
+    """The calm ones' leftover preference for a quarantine is not a vote for it."""
+    sure, calm = [3e-4, 0.0, 0.9997, 0.0], [0.993, 0.001, 0.001, 0.005]
+    liar = [1e-9, 0.0, 0.0, 1.0]
+    log_probs = jnp.log(jnp.array([sure, calm, calm, liar]) + 1e-12)[:, None]
+    votes = ballots(log_probs, 0.5, 1)
+    assert votes[:, 0].tolist() == [2, 2, 2, 3]
+    assert decide(votes[:, 0].tolist(), 1) == 2
 
 
 def test_one_member_has_nobody_to_ask() -> None:
@@ -165,6 +176,7 @@ def test_a_decision_is_what_the_members_agree_on_put_to_the_vote(cell: str) -> N
     np.testing.assert_allclose(decision.score, (1 - chances[..., 0]).mean(axis=0), atol=1e-6)
     middle = np.sort(np.log(1 / chances[..., 0] - 1), axis=0)[1:3].mean(axis=0)
     votes = np.where(middle >= np.log(cuts / (1 - cuts)), 1 + chances[..., 1:].argmax(-1), 0)
+    votes = np.where(1 - chances[..., 0] >= cuts, votes, np.minimum(votes, 2))
     assert 0 < (votes > 0).sum() < votes.size
     np.testing.assert_array_equal(decision.votes, votes.T)
     assert decision.action.tolist() == [decide(ballot.tolist(), 1) for ballot in votes.T]

@@ -148,7 +148,7 @@ def test_rows_are_judged_in_the_order_of_the_part():
     np.testing.assert_array_equal(judged.numeric, features[:50])
     np.testing.assert_array_equal(features[env.order], np.asarray(env.features))
     np.testing.assert_array_equal(label[env.order], np.asarray(env.label))
-    votes = ballot(judged, None)
+    votes = ballot(judged, None, 0)
     np.testing.assert_array_equal(votes, judged.log_probs.argmax(axis=-1))
     severe = (votes >= 2).sum(axis=1) >= 2
     np.testing.assert_array_equal(majority(votes) >= 2, severe)

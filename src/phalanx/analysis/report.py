@@ -276,9 +276,13 @@ def _committee(evaluation: Mapping[str, Any]) -> str:
     committee, latency = as_map(evaluation.get("committee")), as_map(evaluation.get("latency_ms"))
     wanted = [
         ("Faulty members in the evaluation", committee.get("faulty"), False),
-        ("Events on which all members agree", committee.get("agreement"), True),
+        ("Events on which all members agree before they deliberate", committee.get("agreement"), True),
         ("Votes not received", committee.get("abstain"), True),
-        ("Correlation of the members' errors", committee.get("error_correlation"), False),
+        (
+            "Correlation of the members' errors before they deliberate",
+            committee.get("error_correlation"),
+            False,
+        ),
         ("Decision latency, median (ms)", latency.get("p50"), False),
         ("Decision latency, 99th percentile (ms)", latency.get("p99"), False),
     ]

@@ -218,6 +218,11 @@ class RunConfig:
             if view not in VIEWS:
                 raise unknown_name("view", view, VIEWS)
         faults_tolerated(self.members, self.faults)
+        if self.credit in ("difference", "dictator") and self.rollouts == "apart":
+            raise UsageError(
+                f"--credit {self.credit} is about the others' votes, which nobody hears with --rollouts apart; "
+                "use --rollouts together"
+            )
         if self.env == "simulator" and self.data:
             raise UsageError("--data is for --env replay or stream; the simulator makes its own events")
 
@@ -247,6 +252,7 @@ class RunConfig:
                 f"config.json holds {', '.join(unknown)}, unknown to this version; train anew or upgrade"
             )
         given = dict(saved)
+        given.setdefault("rollouts", "together")  # as all learned before there was a choice
         for name in ("out", "map"):
             given[name] = None if given.get(name) is None else Path(given[name])
         given["data"] = tuple(Path(part) for part in given.get("data", ()))
@@ -277,6 +283,8 @@ class RunConfig:
         values |= _BY_CREDIT["ahead" if CREDIT_SCHEMES[self.credit or values["credit"]].lookahead else "back"]
         if self.env == "simulator":
             values["episode_events"] = scenario(self.scenario).config.episode_events
+        if self.credit in ("difference", "dictator"):
+            values["rollouts"] = "together"
         missing = {name: value for name, value in values.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **missing)  # type: ignore[arg-type]
 

@@ -139,7 +139,15 @@ def vote(
         return jax.random.categorical(key, log_probs).astype(jnp.int32)
     if threshold is None:
         return jnp.argmax(log_probs, axis=-1).astype(jnp.int32)
-    return _answer(log_probs, 1.0 - jnp.exp(log_probs[..., Verdict.ALLOW]) >= threshold)
+    return _answer(log_probs, _reaches(log_probs, threshold))
+
+
+def _reaches(
+    log_probs: Float[Array, "*batch verdict"], threshold: Float[Array, "*env"] | float
+) -> Bool[Array, "*batch"]:
+    """Whether P(verdict >= alert) reaches the threshold, one for all or one along the last axis."""
+    score = 1.0 - jnp.exp(log_probs[..., Verdict.ALLOW])
+    return score >= jnp.broadcast_to(jnp.asarray(threshold, score.dtype), score.shape)
 
 
 def deliberate(log_probs: Float[Array, "member *batch verdict"], f: int) -> Float[Array, "*batch"]:
@@ -169,15 +177,18 @@ def ballots(
     """Every member's vote once they have deliberated: its likeliest verdict among alert, block and quarantine where the
     suspicion that they agree on reaches the threshold, else allow.
 
-    Whether to answer is agreed on; which answer it is each decides by itself, so that a quarantine still takes f + 1
-    honest members who want one.
+    Whether to answer is agreed on; which answer it is each decides by itself. A member whose own suspicion falls short
+    of the threshold votes for a block at most: its preference among answers it would not give is noise, and a
+    quarantine takes f + 1 honest members who would answer alone.
 
     Args:
         log_probs: log-probabilities of the four verdicts.
         threshold: on the suspicion, in [0, 1].
         f: faults tolerated.
     """
-    return _answer(log_probs, deliberate(log_probs, f) >= threshold)
+    votes = _answer(log_probs, deliberate(log_probs, f) >= threshold)
+    alone = _reaches(log_probs, threshold) | (log_probs.shape[0] == 1)
+    return jnp.where(alone, votes, jnp.minimum(votes, int(Verdict.BLOCK)))
 
 
 def _answer(log_probs: Float[Array, "*batch verdict"], act: Bool[Array, "..."]) -> Int[Array, "*batch"]:

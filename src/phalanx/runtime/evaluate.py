@@ -267,7 +267,7 @@ def _evaluate_original(
     """The original's committee: greedy, by the verdict of most members; without response, for the stream has none."""
     env = cast(OriginalEnv, part.watch)
     test = judge(env, committee)
-    votes = ballot(test, None)
+    votes = ballot(test, None, 0)
     result = _detected(config, test, votes, majority(votes), point, positive, notes)
     result["specs"] = original_specs(env, votes, key)
     result["latency_ms"] = original_latency(env, committee)

@@ -63,7 +63,7 @@ __all__ = [
 ]
 
 ORIGINAL_SPECS = ("response_time", "threat", "rates", "resources")
-_FIXED = ("credit", "cell", "split", "start", "views", "faults")
+_FIXED = ("credit", "rollouts", "cell", "split", "start", "views", "faults")
 
 
 class OriginalCommittee(eqx.Module):

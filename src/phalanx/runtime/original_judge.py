@@ -59,7 +59,7 @@ def validate_original(env: OriginalEnv, committee: OriginalCommittee) -> dict[st
         Keys ``eval/...``; NaN where undefined.
     """
     judged = judge(env, committee, _VALIDATION_ROWS)
-    verdict = majority(ballot(judged, None))
+    verdict = majority(ballot(judged, None, 0))
     found = detection_metrics(judged.label, verdict, judged.score, positive="restrict")
     values = {name: getattr(found, name) for name in _COUNTS}
     return {f"eval/{name}": np.nan if value is None else float(value) for name, value in values.items()}

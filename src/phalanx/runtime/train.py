@@ -366,7 +366,8 @@ def _rows(
             "wall_s": wall_s,
         }
         for name, values in metrics.items():
-            row[name] = float(np.mean(values[seed]))
+            known = values[seed][np.isfinite(values[seed])]  # a member alone may have ended no episode
+            row[name] = float(known.mean()) if known.size else np.nan
             if values.ndim > 1:
                 row |= {f"member/{i}/{name}": float(value) for i, value in enumerate(values[seed])}
         rows.append(row)

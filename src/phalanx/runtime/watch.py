@@ -198,7 +198,7 @@ def operating_score(
     return np.asarray(deliberate(jnp.moveaxis(jnp.asarray(log_probs), 1, 0), f))
 
 
-def ballot(watched: Watched, threshold: float | None, f: int = 0) -> Int[np.ndarray, "event member"]:
+def ballot(watched: Watched, threshold: float | None, f: int) -> Int[np.ndarray, "event member"]:
     """The votes at an operating point; without one, each member's likeliest verdict."""
     log_probs = jnp.asarray(watched.log_probs)
     if threshold is None:
