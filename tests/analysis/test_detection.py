@@ -119,11 +119,18 @@ def test_best_threshold_equals_exhaustive_search(rows: np.ndarray, metric: str) 
     values = [ORACLES[metric](label[known], score[known] >= cut) for cut in cuts]
     found = best_threshold(label, score, metric)
     assert found.value == pytest.approx(max(values))
-    assert values[cuts.index(found.threshold)] == pytest.approx(max(values))
+    assert ORACLES[metric](label[known], score[known] >= found.threshold) == pytest.approx(max(values))
 
 
 def test_best_threshold_prefers_fewer_alerts_among_equals() -> None:
-    assert best_threshold([1, 0, 1], [0.9, 0.5, 0.1], "balanced_accuracy").threshold == 0.9
+    assert best_threshold([1, 0, 1], [0.9, 0.5, 0.1], "balanced_accuracy").threshold == 0.7
+
+
+def test_a_score_that_is_off_by_rounding_does_not_cross_the_threshold() -> None:
+    score = np.array([0.1, 0.4, 0.4, 0.9], np.float32)
+    threshold = best_threshold([0, 1, 1, 1], score).threshold
+    for near in (np.nextafter(score, np.float32(0)), np.nextafter(score, np.float32(1))):
+        np.testing.assert_array_equal(near >= threshold, [False, True, True, True])
 
 
 weighted_events = st.lists(
@@ -172,7 +179,7 @@ def test_best_weighted_threshold_equals_exhaustive_search(rows: np.ndarray, metr
     values = [measures[metric](score[known] >= cut) for cut in cuts]
     found = best_threshold(label, score, metric, weight=weight)
     assert found.value == pytest.approx(max(values), abs=1e-7)
-    assert values[cuts.index(found.threshold)] == pytest.approx(max(values), abs=1e-7)
+    assert measures[metric](score[known] >= found.threshold) == pytest.approx(max(values), abs=1e-7)
 
 
 @given(st.integers(0, 2**32 - 1))

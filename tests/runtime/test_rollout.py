@@ -16,7 +16,7 @@ from phalanx.agents.network import NetworkConfig
 from phalanx.agents.ppo import Batch, LossReport, PPOConfig, member_axes, ppo_loss
 from phalanx.runtime.decide import Committee
 from phalanx.runtime.learner import init_committee
-from phalanx.runtime.rollout import Rollout, World, collect, init_world
+from phalanx.runtime.rollout import Rollout, World, _in_any_run, collect, init_world
 
 STEPS, ENVS, EPISODE = 24, 3, 10
 
@@ -261,3 +261,17 @@ def _rule(votes: list[int]) -> int:
     if sum(vote >= 2 for vote in votes) > 2:
         return 2
     return int(sum(vote >= 1 for vote in votes) >= 2)
+
+
+def test_a_branch_stays_a_branch_however_runs_are_nested() -> None:
+    """A select would compute both sides in every step: over seeds, and over members that learn apart."""
+
+    def asked(condition: jax.Array) -> jax.Array:
+        return jax.lax.cond(_in_any_run(condition), lambda: jnp.ones(3), lambda: jnp.zeros(3))
+
+    nested = jax.vmap(jax.vmap(asked))
+    conditions = jnp.zeros((2, 4), bool)
+    text = str(jax.make_jaxpr(nested)(conditions))
+    assert "cond[" in text and "select_n" not in text
+    np.testing.assert_array_equal(nested(conditions), np.zeros((2, 4, 3)))
+    np.testing.assert_array_equal(nested(conditions.at[1, 2].set(True)), np.ones((2, 4, 3)))

@@ -376,3 +376,33 @@ def test_settings_survive_their_file(data: Path, tmp_path: Path) -> None:
     assert RunConfig.of(saved) == config
     with pytest.raises(RunError, match="holds speed, unknown to this version"):
         RunConfig.of({**saved, "speed": 1})
+
+
+def test_members_that_learn_apart_resume_bit_for_bit_and_seeds_side_by_side_are_runs_of_their_own(
+    data: Path, tmp_path: Path
+) -> None:
+    """A run of two seeds, one of the second seed alone, and that one killed and resumed."""
+    config = small_run(data, rollouts="apart", iterations=4, seed=1, split_seed=0)
+    found = train(dataclasses.replace(config, out=tmp_path / "alone"))
+    assert found["env_steps"] == 4 * 4 * 4 * 16
+    assert found["agent_steps_per_s"] == pytest.approx(4 * 4 * 4 * 16 / found["elapsed_s"])
+    alone = RunFolder.open(tmp_path / "alone")
+    with pytest.raises(KeyboardInterrupt):
+        train(dataclasses.replace(config, out=tmp_path / "killed"), progress=lambda total: _Killed())
+    killed = RunFolder.open(tmp_path / "killed")
+    train(RunConfig.of(killed.config()), resume=tmp_path / "killed")
+    assert untimed(killed.read_metrics()) == untimed(alone.read_metrics())
+    assert checkpoint(killed) == checkpoint(alone)
+
+    train(dataclasses.replace(config, seed=0, seeds=2, out=tmp_path / "both"))
+    second = RunFolder.open(RunFolder.open(tmp_path / "both").seed_path(1)).read_metrics()
+    one, other = untimed(alone.read_metrics())[0], untimed(second)[0]  # later, rounding parts them
+    assert set(one) == set(other)
+    for name, value in one.items():
+        assert value == other[name] or value == pytest.approx(other[name], rel=1e-2, abs=1e-3), name
+
+
+def test_what_a_member_alone_does_not_know_does_not_hide_what_the_others_do() -> None:
+    metrics = {"reward/episode": np.array([[np.nan, -2.0, -4.0, np.nan]]), "x": np.array([[np.nan, np.nan]])}
+    row = training._rows(RunConfig(), metrics, 1, 0.0)[0]
+    assert row["reward/episode"] == -3.0 and np.isnan(row["x"]) and np.isnan(row["member/0/reward/episode"])

@@ -64,12 +64,14 @@ class CreditScheme:
     Attributes:
         weight: w at a progress in [0, 1].
         lookahead: J is the expected worth of all votes; else the surrogate of the committee's advantages.
+        about_others: whether what a member is paid depends on the others' votes; for members that learn together.
         shadow_until: progress at which the last environment applies its verdicts; 0 where votes that caused nothing
             cannot be judged.
     """
 
     weight: Callable[[Array], Array]
     lookahead: bool = False
+    about_others: bool = False
     shadow_until: float = 1.0
 
 
@@ -88,8 +90,8 @@ CREDIT_SCHEMES: dict[str, CreditScheme] = {
     "half": CreditScheme(_constant(0.5)),
     "schedule": CreditScheme(_after_first_phase(0.0)),
     "blend": CreditScheme(_after_first_phase(0.5)),
-    "difference": CreditScheme(_constant(1.0), shadow_until=0.0),
-    "dictator": CreditScheme(_constant(0.0), shadow_until=0.0),
+    "difference": CreditScheme(_constant(1.0), about_others=True, shadow_until=0.0),
+    "dictator": CreditScheme(_constant(0.0), about_others=True, shadow_until=0.0),
 }
 """The schemes by name.
 

@@ -299,7 +299,8 @@ def best_threshold(
 ) -> Threshold:
     """The exact best operating point of a score, for *validation* data only.
 
-    Looks at every distinct score and at "flag nothing"; among equals the highest (fewest alerts) wins.
+    Looks at every distinct score and at "flag nothing"; among equals the highest (fewest alerts) wins. The threshold
+    lies midway to the next lower score: another program may compute a score anew that differs in the last bit.
 
     Args:
         label: 1 malicious, 0 benign, -1 unknown (left out), one per event.
@@ -313,7 +314,7 @@ def best_threshold(
 
     Example:
         >>> best_threshold([0, 0, 1, 1], [0.1, 0.4, 0.4, 0.9])
-        Threshold(threshold=0.4, value=0.8)
+        Threshold(threshold=0.25, value=0.8)
     """
     if metric not in THRESHOLD_METRICS:
         raise unknown_name("threshold metric", metric, THRESHOLD_METRICS)
@@ -324,6 +325,7 @@ def best_threshold(
             "Use a validation part with malicious events, or a stratified or group split"
         )
     cut, tp, fp = _curve(label, score, weight)
+    cut[:-1] = 0.5 * (cut[:-1] + cut[1:])
     threats, benign = float(tp[-1]), float(fp[-1])
     cut, tp, fp = (np.concatenate([[first], rest]) for first, rest in ((np.inf, cut), (0.0, tp), (0.0, fp)))
     values = THRESHOLD_METRICS[metric](tp, fp, threats, benign)

@@ -218,7 +218,7 @@ class RunConfig:
             if view not in VIEWS:
                 raise unknown_name("view", view, VIEWS)
         faults_tolerated(self.members, self.faults)
-        if self.credit in ("difference", "dictator") and self.rollouts == "apart":
+        if self.rollouts == "apart" and self.credit and CREDIT_SCHEMES[self.credit].about_others:
             raise UsageError(
                 f"--credit {self.credit} is about the others' votes, which nobody hears with --rollouts apart; "
                 "use --rollouts together"
@@ -280,11 +280,12 @@ class RunConfig:
             (0.2, 0.015)
         """
         values = {"split_seed": self.seed, **_BY_ENV["simulator" if self.env == "simulator" else "recorded"]}
-        values |= _BY_CREDIT["ahead" if CREDIT_SCHEMES[self.credit or values["credit"]].lookahead else "back"]
+        scheme = CREDIT_SCHEMES[self.credit or values["credit"]]
+        values |= _BY_CREDIT["ahead" if scheme.lookahead else "back"]
+        if scheme.about_others:
+            values["rollouts"] = "together"
         if self.env == "simulator":
             values["episode_events"] = scenario(self.scenario).config.episode_events
-        if self.credit in ("difference", "dictator"):
-            values["rollouts"] = "together"
         missing = {name: value for name, value in values.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **missing)  # type: ignore[arg-type]
 
@@ -306,6 +307,11 @@ class RunConfig:
         own = self.resolved
         assert own.envs and own.steps
         return own.envs * own.steps * (own.members if own.rollouts == "apart" else 1)
+
+    @property
+    def rollout_agent_steps(self) -> int:
+        """Members' parts in the environment steps of a rollout: of one member each where they learn apart."""
+        return self.rollout_steps * (1 if self.resolved.rollouts == "apart" else self.members)
 
     @property
     def is_original(self) -> bool:

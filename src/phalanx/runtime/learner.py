@@ -35,6 +35,11 @@ from phalanx.runtime.decide import Committee
 from phalanx.runtime.rollout import Rollout, World, collect, init_world
 from phalanx.types import ObservationSpec, Verdict
 
+_OF_SEVERAL = (
+    "policy/pivotal_rate",
+    "committee/agreement",
+)  # metrics that are 1 whenever a member decides alone
+
 __all__ = ["LearnerConfig", "TrainState", "init_committee", "init_train_state", "iterate"]
 
 
@@ -197,7 +202,7 @@ def _iterate_apart(
     networks, normalizers, opt_state, averaged, world, keys = parts
     committee = eqx.tree_at(lambda c: (c.networks, c.normalizers), state.committee, (networks, normalizers))
     after = TrainState(committee, opt_state, world, keys[0], state.iteration + 1, averaged)
-    return after, {name: values.reshape(-1) for name, values in metrics.items()}
+    return after, {name: values.reshape(-1) for name, values in metrics.items() if name not in _OF_SEVERAL}
 
 
 def _committee_of_one(member: Committee) -> Committee:

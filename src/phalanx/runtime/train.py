@@ -381,8 +381,7 @@ def _mean_row(rows: list[dict[str, float]]) -> dict[str, float]:
 def _summary(
     config: RunConfig, path: Path, folders: list[RunFolder], elapsed_s: float, start: int
 ) -> dict[str, Any]:
-    steps = (config.iterations - start) * config.rollout_steps
-    voters = config.members if config.rollouts == "together" else 1
+    steps = (config.iterations - start) * config.rollout_agent_steps
     points = [folder.read_operating_point() for folder in folders]
     rows = [folder.read_metrics()[-1] for folder in folders]
 
@@ -396,7 +395,7 @@ def _summary(
         "seeds": config.seeds,
         "env_steps": config.iterations * config.rollout_steps,
         "elapsed_s": elapsed_s,
-        "agent_steps_per_s": steps * voters * config.seeds / max(elapsed_s, 1e-9),
+        "agent_steps_per_s": steps * config.seeds / max(elapsed_s, 1e-9),
         "loss_value": mean("loss/value"),
         "explained_variance": mean("value/explained_variance"),
         "validation_f1": float(np.mean([point.get("eval/f1") or 0.0 for point in points])),
