@@ -139,15 +139,9 @@ def vote(
         return jax.random.categorical(key, log_probs).astype(jnp.int32)
     if threshold is None:
         return jnp.argmax(log_probs, axis=-1).astype(jnp.int32)
-    return _answer(log_probs, _reaches(log_probs, threshold))
-
-
-def _reaches(
-    log_probs: Float[Array, "*batch verdict"], threshold: Float[Array, "*env"] | float
-) -> Bool[Array, "*batch"]:
-    """Whether P(verdict >= alert) reaches the threshold, one for all or one along the last axis."""
-    score = 1.0 - jnp.exp(log_probs[..., Verdict.ALLOW])
-    return score >= jnp.broadcast_to(jnp.asarray(threshold, score.dtype), score.shape)
+    suspicion = jax.nn.sigmoid(_log_odds(log_probs))
+    cut = jnp.broadcast_to(jnp.asarray(threshold, suspicion.dtype), suspicion.shape)
+    return _answer(log_probs, suspicion >= cut)
 
 
 def deliberate(log_probs: Float[Array, "member *batch verdict"], f: int) -> Float[Array, "*batch"]:
@@ -167,8 +161,7 @@ def deliberate(log_probs: Float[Array, "member *batch verdict"], f: int) -> Floa
 
     Source: ``committee.agreement``.
     """
-    log_odds = jax.nn.logsumexp(log_probs[..., Verdict.ALERT :], axis=-1) - log_probs[..., Verdict.ALLOW]
-    return jax.nn.sigmoid(agree(log_odds, f))
+    return jax.nn.sigmoid(agree(_log_odds(log_probs), f))
 
 
 def ballots(
@@ -187,8 +180,13 @@ def ballots(
         f: faults tolerated.
     """
     votes = _answer(log_probs, deliberate(log_probs, f) >= threshold)
-    alone = _reaches(log_probs, threshold) | (log_probs.shape[0] == 1)
-    return jnp.where(alone, votes, jnp.minimum(votes, int(Verdict.BLOCK)))
+    alone = vote(log_probs, threshold=threshold)
+    return jnp.where(alone == Verdict.ALLOW, jnp.minimum(votes, int(Verdict.BLOCK)), votes)
+
+
+def _log_odds(log_probs: Float[Array, "*batch verdict"]) -> Float[Array, "*batch"]:
+    """Log-odds of alert or more."""
+    return jax.nn.logsumexp(log_probs[..., Verdict.ALERT :], axis=-1) - log_probs[..., Verdict.ALLOW]
 
 
 def _answer(log_probs: Float[Array, "*batch verdict"], act: Bool[Array, "..."]) -> Int[Array, "*batch"]:
