@@ -1,0 +1,7 @@
+"""Signal Temporal Logic: formulas from text, and how far a trace is from violating them."""
+
+from phalanx.stl.formula import Formula
+from phalanx.stl.offline import robustness
+from phalanx.stl.parser import parse
+
+__all__ = ["Formula", "parse", "robustness"]

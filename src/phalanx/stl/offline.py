@@ -1,0 +1,208 @@
+"""Robustness of whole traces, vectorised: a window costs one pass per doubling, whatever its length."""
+
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from phalanx.errors import DataError, UsageError
+from phalanx.stl.formula import Formula, Node, ticks
+from phalanx.stl.operators import ARITHMETIC, POINTWISE, TEMPORAL, Temporal
+from phalanx.stl.parser import parse
+
+__all__ = ["period_in_ns", "robustness"]
+
+Trace = NDArray[np.float64]
+Values = NDArray[np.float64] | np.float64  # the latter of what is the same at all samples
+
+
+def robustness(text: str | Formula, signals: Mapping[str, ArrayLike], period: float = 1.0) -> Trace:
+    """How far each sample is from violating the formula (positive: it holds, negative: it does not).
+
+    The semantics is RTAMT's for whole traces in discrete time: windows are cut at both ends of the trace, an empty one
+    is infinite (*always* holds, *eventually* does not), ``until`` asks its left side on [t, t'). Equal infinities are
+    no distance apart, where RTAMT has NaN.
+
+    Args:
+        text: the formula, or its text (``parser.parse``).
+        signals: name -> one value a sample, all of one length; infinities are values, NaN is none.
+        period: seconds between samples, a whole number of nanoseconds.
+
+    Returns:
+        One value a sample.
+
+    Raises:
+        UsageError: a text that is no formula, an unknown signal, a bound that is no multiple of the period.
+        DataError: NaN, an empty trace, lengths that differ, arithmetic without a result (a division by zero).
+
+    Example:
+        >>> robustness("x > 1 -> eventually[0,1] y > 0", {"x": [0, 3, 0], "y": [-1, -1, 2]})
+        array([1., 2., 2.])
+
+    Source: Donze and Maler, "Robust satisfaction of temporal logic over real-valued signals", FORMATS 2010, section 3;
+    Nickovic and Yamaguchi, 2005.11827.
+    """
+    formula = parse(text) if isinstance(text, str) else text
+    period_ns = period_in_ns(period)
+    trace, length = _checked(formula, signals)
+    last_use = {arg: index for index, node in enumerate(formula.nodes) for arg in node.args}
+    values: dict[int, Values] = {}
+    for index, node in enumerate(formula.nodes):
+        values[index] = _value(formula, node, [values[arg] for arg in node.args], trace, length, period_ns)
+        for arg in set(node.args):
+            if last_use[arg] == index and arg != formula.root:
+                del values[arg]
+    return np.broadcast_to(values[formula.root], (length,)).copy()
+
+
+def period_in_ns(period: float) -> int:
+    """A sampling period in nanoseconds.
+
+    Raises:
+        UsageError: it is not positive, or no whole number of nanoseconds.
+
+    Example:
+        >>> period_in_ns(0.1)
+        100000000
+    """
+    exact = Fraction(str(period)) * 10**9 if math.isfinite(period) else Fraction(0)
+    if exact <= 0 or exact.denominator != 1:
+        raise UsageError(f"period {period}: expected a positive number of seconds, in whole nanoseconds")
+    return int(exact)
+
+
+def _checked(formula: Formula, signals: Mapping[str, ArrayLike]) -> tuple[dict[str, Trace], int]:
+    """The signals that the formula reads as float64, and the length of the trace."""
+    lengths = {name: np.shape(values) for name, values in signals.items()}
+    missing = [name for name in formula.signals if name not in signals]
+    if missing:
+        hint = " (a slash without spaces around it belongs to the name)" if "/" in missing[0] else ""
+        known = ", ".join(sorted(signals)) or "none"
+        raise UsageError(f"unknown signal {missing[0]!r}{hint}; the trace has: {known}")
+    shapes = set(lengths.values())
+    if len(shapes) != 1 or len(shape := shapes.pop()) != 1:
+        told = ", ".join(f"{name} {'x'.join(map(str, size)) or 'scalar'}" for name, size in lengths.items())
+        raise DataError(f"signals need one dimension and one length; they have: {told or 'none given'}")
+    if shape[0] == 0:
+        raise DataError("the trace has no samples")
+    trace = {name: np.asarray(signals[name], np.float64) for name in formula.signals}
+    for name, values in trace.items():
+        bad = np.flatnonzero(np.isnan(values))
+        if bad.size:
+            raise DataError(
+                f"signal {name!r} is NaN at sample {bad[0]} ({bad.size} in all); fill or drop what is missing"
+            )
+    return trace, shape[0]
+
+
+def _value(
+    formula: Formula, node: Node, args: list[Values], trace: dict[str, Trace], length: int, period_ns: int
+) -> Values:
+    if node.op == "signal":
+        return trace[node.name]
+    if node.op == "constant":
+        return np.float64(node.value)
+    if node.op in POINTWISE:
+        return _pointwise(formula, node, args)
+    operator = TEMPORAL[node.op]
+    whole = [np.broadcast_to(arg, (length,)) for arg in args]
+    step = -1 if operator.past else 1
+    ahead = [values[::step] for values in whole]
+    return _ahead(operator, ahead, *ticks(formula, node, period_ns))[::step]
+
+
+def _pointwise(formula: Formula, node: Node, args: list[Values]) -> Values:
+    with np.errstate(all="ignore"):
+        by_libm = node.op in ("exp", "power")
+        value = _by_libm(node.op, args) if by_libm else POINTWISE[node.op](np, *args)
+    if node.op in ARITHMETIC:
+        bad = np.isnan(value)
+        if node.op == "divide":
+            bad = bad | (args[1] == 0.0)
+        if bad.any():
+            sample = int(np.flatnonzero(np.atleast_1d(bad))[0])
+            given = ", ".join(f"{np.atleast_1d(arg)[min(sample, arg.size - 1)]:g}" for arg in args)
+            raise DataError(
+                f"column {node.start + 1}: {formula.text[node.start : node.end]!r} has no value at sample {sample} "
+                f"({node.op} of {given}); guard it, or drop these samples"
+            )
+    return value
+
+
+def _by_libm(op: str, args: list[Values]) -> Any:
+    """exp and pow as the C library computes them: numpy's vectorised ones differ in the last bit."""
+    function = {"exp": math.exp, "power": math.pow}[op]
+
+    def at(*numbers: float) -> float:
+        try:
+            return function(*numbers)
+        except (OverflowError, ValueError):
+            return math.nan
+
+    return np.vectorize(at, otypes=[np.float64])(*args)
+
+
+def _ahead(operator: Temporal, args: list[Trace], begin: int, end: int | None) -> Trace:
+    """The value of a future operator at each sample."""
+    if operator.shape == "shift":
+        return np.append(args[0][1:], operator.pad)
+    if operator.shape == "window":
+        return _window(args[0], begin, end, operator)
+    left, right = args
+    if end is None:
+        return _until(left, right)
+    reached = _window(right, begin, end, TEMPORAL["eventually"])
+    later = _shifted(_until(left, right), begin, -math.inf)
+    if begin:
+        later = np.minimum(later, _window(left, 0, begin - 1, TEMPORAL["always"]))
+    return np.minimum(reached, later)
+
+
+def _shifted(values: Trace, by: int, pad: float) -> Trace:
+    """What stands ``by`` samples later, ``pad`` beyond the end."""
+    by = min(by, values.size)
+    return np.concatenate([values[by:], np.full(by, pad)])
+
+
+def _window(values: Trace, begin: int, end: int | None, operator: Temporal) -> Trace:
+    """The least (or greatest) of the samples t + begin to t + end of each t.
+
+    A window of length 2^k is two of length 2^(k-1), and one of any length is two that overlap.
+    """
+    extreme = np.minimum if operator.least else np.maximum
+    if end is None:
+        return extreme.accumulate(values[::-1])[::-1]
+    values = _shifted(values, begin, operator.pad)
+    length = min(end - begin + 1, values.size)
+    done, found = 1, np.concatenate([values, np.full(length - 1, operator.pad)])
+    while done < length:
+        step = min(done, length - done)
+        found = extreme(found[:-step], found[step:])
+        done += step
+    return found
+
+
+def _until(left: Trace, right: Trace) -> Trace:
+    """u[t] = max(right[t], min(left[t], u[t + 1])), where nothing holds beyond the end.
+
+    Each step is a clamp x -> max(low, min(high, x)), and so is any number of them in a row. The trace is cut into about
+    sqrt(n) blocks: all of them are gone through side by side, then one after the other.
+    """
+    length = left.size
+    width = math.isqrt(length - 1) + 1
+    blocks = -(-length // width)
+    low = np.full((blocks, width), -math.inf)
+    high = np.full((blocks, width), math.inf)
+    low.reshape(-1)[:length] = right
+    high.reshape(-1)[:length] = np.maximum(left, right)
+    low, high = np.ascontiguousarray(low.T), np.ascontiguousarray(high.T)
+    for t in range(width - 2, -1, -1):
+        low[t] = np.maximum(low[t], np.minimum(high[t], low[t + 1]))
+        high[t] = np.maximum(low[t], np.minimum(high[t], high[t + 1]))
+    after = np.full(blocks, -math.inf)
+    for block in range(blocks - 2, -1, -1):
+        after[block] = max(low[0, block + 1], min(high[0, block + 1], after[block + 1]))
+    return np.maximum(low, np.minimum(high, after[None, :])).T.reshape(-1)[:length]

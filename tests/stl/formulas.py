@@ -1,0 +1,68 @@
+"""Random formulas and traces, as text that RTAMT reads too."""
+
+import random
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+SIGNALS = ("x", "y", "z")
+PAST = ("once", "historically", "since", "prev", "s_prev", "rise", "fall")
+FUTURE = ("always", "eventually", "until", "unless", "next", "s_next")
+LOGIC = ("not", "and", "or", "implies", "iff", "xor")
+OPERATORS = PAST + FUTURE + LOGIC
+
+
+def term(rng: random.Random, depth: int = 1) -> str:
+    """Arithmetic over signals that has a value everywhere."""
+    if depth == 0 or rng.random() < 0.6:
+        return rng.choice((*SIGNALS, f"{rng.randint(-3, 3)}", f"{rng.uniform(-2, 2):.3f}"))
+    a, b = term(rng, depth - 1), term(rng, depth - 1)
+    return rng.choice(
+        (
+            f"({a} + {b})",
+            f"({a} * {b})",
+            f"abs({a})",
+            f"(({a}) / 3)",
+            f"exp({a})",
+            f"sqrt(abs({a}))",
+            f"pow({a}, 2)",
+        )
+    )
+
+
+def predicate(rng: random.Random) -> str:
+    return f"({term(rng)} {rng.choice(('>', '>=', '<', '<=', '==', '!=='))} {term(rng)})"
+
+
+def _bounds(rng: random.Random, always: bool = False) -> str:
+    if not always and rng.random() < 0.3:
+        return ""
+    begin = rng.choice((0, 0, 1, rng.randint(0, 6)))
+    return f"[{begin},{begin + rng.choice((0, 1, rng.randint(0, 9)))}]"
+
+
+def formula(rng: random.Random, depth: int, operators: tuple[str, ...] = OPERATORS) -> str:
+    """A formula of at most this depth; now and then a part of it occurs twice."""
+    if depth == 0:
+        return predicate(rng)
+    op = rng.choice(operators)
+    below: Callable[[], str] = lambda: formula(rng, rng.randint(0, depth - 1), operators)  # noqa: E731
+    a = formula(rng, depth - 1, operators)
+    if op in ("rise", "fall"):
+        return f"{op}({a})"
+    if op in ("not", "next", "s_next", "prev", "s_prev"):
+        return f"({op} {a})"
+    if op in ("always", "eventually", "once", "historically"):
+        return f"({op}{_bounds(rng)} {a})"
+    b = a if rng.random() < 0.15 else below()
+    if op in ("until", "since", "unless"):
+        return f"({a} {op}{_bounds(rng, always=op == 'unless')} {b})"
+    return f"({a} {op} {b})"
+
+
+def trace(rng: random.Random, longest: int = 24) -> dict[str, NDArray[np.float64]]:
+    """Signals of one random length; values on a grid in half of the traces, so that ties occur."""
+    length = rng.choice((2, rng.randint(2, longest)))
+    draw = (lambda: rng.uniform(-2, 2)) if rng.random() < 0.5 else (lambda: rng.randint(-4, 4) / 2)
+    return {name: np.array([draw() for _ in range(length)]) for name in SIGNALS}

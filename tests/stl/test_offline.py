@@ -1,0 +1,146 @@
+"""Robustness of whole traces against RTAMT, the definition, and laws."""
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from stl.by_definition import by_definition
+from stl.formulas import FUTURE, LOGIC, OPERATORS, PAST, formula, trace
+from stl.rtamt_oracle import rtamt_robustness
+
+from phalanx.errors import DataError, UsageError
+from phalanx.stl import parse, robustness
+
+SEEDS = st.integers(0, 2**32 - 1).map(random.Random)
+KINDS = {
+    "all": OPERATORS,
+    "past": PAST,
+    "future": FUTURE,
+    "past under future": ("always", "until", "once", "since"),
+    "logic": (*LOGIC, "always", "once"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bit_for_bit_as_rtamt(kind: str) -> None:
+    pytest.importorskip(
+        "rtamt", reason="rtamt 0.4.10 is not installed (no release of it runs on this Python)"
+    )
+    compared = 0
+    for seed in range(120):
+        rng = random.Random(f"{kind} {seed}")
+        text, signals = formula(rng, rng.randint(0, 4), KINDS[kind]), trace(rng)
+        expected = rtamt_robustness(text, signals)
+        if expected is not None:
+            np.testing.assert_array_equal(robustness(text, signals), expected, err_msg=f"{seed}: {text}")
+            compared += 1
+    assert compared >= 100
+
+
+@given(SEEDS)
+def test_as_the_definition_says(rng: random.Random) -> None:
+    signals = trace(rng, longest=9)
+    text = formula(rng, 2)
+    assert robustness(text, signals).tolist() == by_definition(parse(text), signals)
+
+
+@given(SEEDS)
+def test_duality(rng: random.Random) -> None:
+    a, signals = formula(rng, 2), trace(rng)
+    begin = rng.randint(0, 4)
+    bounds = f"[{begin},{begin + rng.randint(0, 9)}]"
+    for one, other in (("always", "eventually"), ("historically", "once")):
+        np.testing.assert_array_equal(
+            robustness(f"not {one}{bounds} ({a})", signals),
+            robustness(f"{other}{bounds} (not ({a}))", signals),
+        )
+
+
+@given(SEEDS)
+def test_time_backwards_turns_future_into_past(rng: random.Random) -> None:
+    text, signals = formula(rng, 3, ("always", "eventually", "until", "and", "not")), trace(rng)
+    mirrored = text.replace("always", "historically").replace("eventually", "once").replace("until", "since")
+    backwards = {name: values[::-1] for name, values in signals.items()}
+    np.testing.assert_array_equal(robustness(mirrored, backwards), robustness(text, signals)[::-1])
+
+
+@given(SEEDS, st.floats(0, 2, allow_subnormal=False))
+def test_a_threshold_moves_robustness_as_far(rng: random.Random, shift: float) -> None:
+    signals = trace(rng)
+    text = "G[0,3] (x > {0}) or F[1,4] (y > {0}) and ((z > {0}) S[0,5] (x > {0}))"
+    low, high = robustness(text.format(0), signals), robustness(text.format(shift), signals)
+    np.testing.assert_allclose(high, low - shift, atol=1e-12)
+
+
+@given(SEEDS)
+def test_until_is_a_window_and_an_untimed_until(rng: random.Random) -> None:
+    a, b, signals = formula(rng, 1), formula(rng, 1), trace(rng)
+    begin = rng.randint(1, 4)
+    end = begin + rng.randint(0, 5)
+    rewritten = (
+        f"(F[{begin},{end}] ({b})) and (G[0,{begin - 1}] ({a})) and (F[{begin},{begin}] (({a}) until ({b})))"
+    )
+    np.testing.assert_array_equal(
+        robustness(f"({a}) until[{begin},{end}] ({b})", signals), robustness(rewritten, signals)
+    )
+
+
+@given(SEEDS)
+def test_units_and_period_are_the_same_time(rng: random.Random) -> None:
+    signals = trace(rng)
+    in_seconds = robustness("(x > 0) until[1,4] (y > 0)", signals)
+    np.testing.assert_array_equal(
+        robustness("(x > 0) U[100ms,400ms] (y > 0)", signals, period=0.1), in_seconds
+    )
+    np.testing.assert_array_equal(robustness("(x > 0) U[60,240] (y > 0)", signals, period=60), in_seconds)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 9, 10, 50, 1000, 1025])
+def test_until_in_blocks_is_its_recurrence(length: int) -> None:
+    rng = np.random.default_rng(length)
+    left, right = rng.integers(-9, 9, (2, length)).astype(float)
+    expected, after = np.empty(length), -np.inf
+    for t in reversed(range(length)):
+        expected[t] = after = max(right[t], min(left[t], after))
+    np.testing.assert_array_equal(robustness("x until y", {"x": left, "y": right}), expected)
+
+
+def test_equal_infinities_are_no_distance_apart() -> None:
+    assert robustness("(G[5,6] x) iff (G[5,6] y)", {"x": [1, 2], "y": [3, 4]}).tolist() == [0, 0]
+
+
+def test_the_input_is_left_alone() -> None:
+    x = np.array([3.0, 1.0, 2.0])
+    found = robustness("x", {"x": x})
+    found[:] = 0
+    robustness("always[0,5] x", {"x": x})
+    assert x.tolist() == [3, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "signals", "error", "told"),
+    [
+        ("q > 0", {"x": [1.0]}, UsageError, "unknown signal 'q'; the trace has: x"),
+        ("a/b > 0", {"a": [1.0], "b": [1.0]}, UsageError, "slash"),
+        ("x > 0", {"x": [1.0, np.nan]}, DataError, "NaN at sample 1"),
+        ("x > 0", {"x": []}, DataError, "no samples"),
+        ("x > y", {"x": [1.0], "y": [1.0, 2.0]}, DataError, "x 1, y 2"),
+        ("x > 0", {"x": [[1.0]]}, DataError, "1x1"),
+        ("x / y > 0", {"x": [1.0, 1.0], "y": [1.0, 0.0]}, DataError, "'x / y' has no value at sample 1"),
+        ("sqrt(x) > 0", {"x": [-1.0]}, DataError, "sqrt of -1"),
+        ("exp(x) > 0", {"x": [1e9]}, DataError, "exp of 1e"),
+        ("G[0,500ms] x > 0", {"x": [1.0]}, UsageError, "column 1: the bound 0.5 s of always"),
+    ],
+)
+def test_what_is_wrong_is_said(text: str, signals: dict, error: type[Exception], told: str) -> None:
+    with pytest.raises(error, match="(?s).*") as caught:
+        robustness(text, signals)
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("period", [0.0, -1.0, float("nan"), float("inf"), 1e-10])
+def test_a_period_is_positive_and_whole(period: float) -> None:
+    with pytest.raises(UsageError, match="period"):
+        robustness("x", {"x": [1.0]}, period=period)
