@@ -45,6 +45,9 @@ def by_definition(formula: Formula, signals: Mapping[str, NDArray[np.float64]]) 
                 return max(arguments[0](t), arguments[1](t))
             case op if op in _ARITHMETIC:
                 return _ARITHMETIC[op](*(argument(t) for argument in arguments))
+            case "difference":
+                a, b = arguments[0](t), arguments[1](t)
+                return 0.0 if a == b else a - b
             case "distance":
                 a, b = arguments[0](t), arguments[1](t)
                 return 0.0 if a == b else abs(a - b)

@@ -11,6 +11,15 @@ PAST = ("once", "historically", "since", "prev", "s_prev", "rise", "fall")
 FUTURE = ("always", "eventually", "until", "unless", "next", "s_next")
 LOGIC = ("not", "and", "or", "implies", "iff", "xor")
 OPERATORS = PAST + FUTURE + LOGIC
+STRATA = {
+    "all": OPERATORS,
+    "past": PAST,
+    "future": FUTURE,
+    "past under future": ("always", "until", "once", "since"),
+    "logic": (*LOGIC, "always", "once"),
+    **{op: (op, op, "not", "always", "once") for op in (*PAST, *FUTURE, "implies", "iff", "xor")},
+}
+"""Names of kinds of formulas -> the operators that they are made of."""
 
 
 def term(rng: random.Random, depth: int = 1) -> str:
@@ -32,6 +41,8 @@ def term(rng: random.Random, depth: int = 1) -> str:
 
 
 def predicate(rng: random.Random) -> str:
+    if rng.random() < 0.1:
+        return f"({rng.choice(SIGNALS)} + 0)"  # RTAMT lengthens the trace of a bare signal below a bounded F or G
     return f"({term(rng)} {rng.choice(('>', '>=', '<', '<=', '==', '!=='))} {term(rng)})"
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from phalanx.errors import UsageError
 from phalanx.stl.operators import POINTWISE, TEMPORAL
+from phalanx.stl.places import complaint
 
 __all__ = ["Bounds", "Formula", "Graph", "Node", "ticks"]
 
@@ -27,7 +28,8 @@ class Node:
         bounds: of an operator over time; None where it is unbounded or takes none.
         name: of a signal.
         value: of a constant.
-        start, end: where it stands in the text (characters from 0); no part of what a node is.
+        start, end, at, written: where it stands in the text (characters from 0), where its operator does and how that
+            is written there; no part of what a node is.
     """
 
     op: str
@@ -37,6 +39,8 @@ class Node:
     value: float = 0.0
     start: int = dataclasses.field(default=0, compare=False)
     end: int = dataclasses.field(default=0, compare=False)
+    at: int = dataclasses.field(default=0, compare=False)
+    written: str = dataclasses.field(default="", compare=False)
 
 
 class Graph:
@@ -64,6 +68,7 @@ class Formula:
         nodes: arguments before what takes them.
         root: index of the node that is the formula.
         names: named sub-formulas, and the index of each.
+        constants: named numbers.
 
     Example:
         >>> from phalanx.stl import parse
@@ -74,12 +79,25 @@ class Formula:
     text: str
     nodes: tuple[Node, ...]
     root: int
-    names: dict[str, int]
+    names: dict[str, int] = dataclasses.field(hash=False)
+    constants: dict[str, float] = dataclasses.field(hash=False)
 
     @property
     def signals(self) -> tuple[str, ...]:
         """Names of the signals it reads, sorted."""
-        return tuple(sorted(node.name for node in self.nodes if node.op == "signal"))
+        return tuple(
+            sorted(self.nodes[index].name for index in self.needed if self.nodes[index].op == "signal")
+        )
+
+    @property
+    def needed(self) -> tuple[int, ...]:
+        """Indices of the nodes that its value depends on, arguments first; named parts may be used nowhere."""
+        found, stack = {self.root}, [self.root]
+        while stack:
+            below = set(self.nodes[stack.pop()].args) - found
+            found |= below
+            stack.extend(below)
+        return tuple(sorted(found))
 
     @property
     def horizon_ns(self) -> int | None:
@@ -105,8 +123,9 @@ def ticks(formula: Formula, node: Node, period_ns: int) -> tuple[int, int | None
         return 0, None
     for bound in node.bounds:
         if bound % period_ns:
-            raise UsageError(
-                f"column {node.start + 1}: the bound {bound / 1e9:g} s of {node.op} is no multiple of the sampling "
-                f"period, {period_ns / 1e9:g} s; change the bound, or resample the trace"
+            message = (
+                f"the bound {bound / 1e9:g} s of {node.written} is no multiple of the sampling period, "
+                f"{period_ns / 1e9:g} s; change the bound, or resample the trace"
             )
+            raise UsageError(complaint(formula.text, node.at, message))
     return node.bounds.begin_ns // period_ns, node.bounds.end_ns // period_ns

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from phalanx.errors import DataError, UsageError
 from phalanx.stl.formula import Formula, Node, ticks
 from phalanx.stl.operators import ARITHMETIC, POINTWISE, TEMPORAL, Temporal
 from phalanx.stl.parser import parse
+from phalanx.stl.places import complaint
 
 __all__ = ["period_in_ns", "robustness"]
 
@@ -24,7 +24,7 @@ def robustness(text: str | Formula, signals: Mapping[str, ArrayLike], period: fl
 
     The semantics is RTAMT's for whole traces in discrete time: windows are cut at both ends of the trace, an empty one
     is infinite (*always* holds, *eventually* does not), ``until`` asks its left side on [t, t'). Equal infinities are
-    no distance apart, where RTAMT has NaN.
+    no distance apart, where RTAMT has NaN. Values are float64.
 
     Args:
         text: the formula, or its text (``parser.parse``).
@@ -35,8 +35,10 @@ def robustness(text: str | Formula, signals: Mapping[str, ArrayLike], period: fl
         One value a sample.
 
     Raises:
-        UsageError: a text that is no formula, an unknown signal, a bound that is no multiple of the period.
-        DataError: NaN, an empty trace, lengths that differ, arithmetic without a result (a division by zero).
+        UsageError: a text that is no formula, an unknown signal, one that the formula defines, a bound that is no
+            multiple of the period.
+        DataError: what is no number, NaN or masked; an empty trace, lengths that differ; arithmetic without a result
+            (a division by zero).
 
     Example:
         >>> robustness("x > 1 -> eventually[0,1] y > 0", {"x": [0, 3, 0], "y": [-1, -1, 2]})
@@ -48,9 +50,11 @@ def robustness(text: str | Formula, signals: Mapping[str, ArrayLike], period: fl
     formula = parse(text) if isinstance(text, str) else text
     period_ns = period_in_ns(period)
     trace, length = _checked(formula, signals)
-    last_use = {arg: index for index, node in enumerate(formula.nodes) for arg in node.args}
+    needed = formula.needed
+    last_use = {arg: index for index in needed for arg in formula.nodes[index].args}
     values: dict[int, Values] = {}
-    for index, node in enumerate(formula.nodes):
+    for index in needed:
+        node = formula.nodes[index]
         values[index] = _value(formula, node, [values[arg] for arg in node.args], trace, length, period_ns)
         for arg in set(node.args):
             if last_use[arg] == index and arg != formula.root:
@@ -59,7 +63,7 @@ def robustness(text: str | Formula, signals: Mapping[str, ArrayLike], period: fl
 
 
 def period_in_ns(period: float) -> int:
-    """A sampling period in nanoseconds.
+    """A sampling period in nanoseconds; what floating point is off by less than a billionth of it does not matter.
 
     Raises:
         UsageError: it is not positive, or no whole number of nanoseconds.
@@ -68,34 +72,61 @@ def period_in_ns(period: float) -> int:
         >>> period_in_ns(0.1)
         100000000
     """
-    exact = Fraction(str(period)) * 10**9 if math.isfinite(period) else Fraction(0)
-    if exact <= 0 or exact.denominator != 1:
-        raise UsageError(f"period {period}: expected a positive number of seconds, in whole nanoseconds")
-    return int(exact)
+    try:
+        exact = float(period) * 1e9
+    except (TypeError, ValueError, OverflowError):
+        exact = math.nan
+    whole = round(exact) if 0.5 < exact < 9e18 else 0
+    if not whole or abs(whole - exact) > 1e-9 * exact:
+        raise UsageError(
+            f"period {period!r}: expected seconds, more than 0, in whole nanoseconds; where it is a fraction such as "
+            "1/30 s, count samples instead: period 1, and bounds in samples"
+        )
+    return whole
 
 
 def _checked(formula: Formula, signals: Mapping[str, ArrayLike]) -> tuple[dict[str, Trace], int]:
     """The signals that the formula reads as float64, and the length of the trace."""
-    lengths = {name: np.shape(values) for name, values in signals.items()}
+    if not isinstance(signals, Mapping):
+        raise UsageError(f"signals: expected a mapping from names to values, got {type(signals).__name__}")
     missing = [name for name in formula.signals if name not in signals]
     if missing:
         hint = " (a slash without spaces around it belongs to the name)" if "/" in missing[0] else ""
         known = ", ".join(sorted(signals)) or "none"
         raise UsageError(f"unknown signal {missing[0]!r}{hint}; the trace has: {known}")
-    shapes = set(lengths.values())
+    taken = sorted(formula.names.keys() & signals) + sorted(formula.constants.keys() & signals)
+    if taken:
+        raise UsageError(f"{taken[0]!r} is defined in the formula and a signal of the trace; rename one")
+    trace = {name: _numbers(name, signals[name]) for name in formula.signals or signals}
+    shapes = {values.shape for values in trace.values()}
     if len(shapes) != 1 or len(shape := shapes.pop()) != 1:
-        told = ", ".join(f"{name} {'x'.join(map(str, size)) or 'scalar'}" for name, size in lengths.items())
+        told = ", ".join(f"{name} {'x'.join(map(str, v.shape)) or 'scalar'}" for name, v in trace.items())
         raise DataError(f"signals need one dimension and one length; they have: {told or 'none given'}")
     if shape[0] == 0:
         raise DataError("the trace has no samples")
-    trace = {name: np.asarray(signals[name], np.float64) for name in formula.signals}
-    for name, values in trace.items():
+    for name in formula.signals:
+        values = trace[name]
         bad = np.flatnonzero(np.isnan(values))
         if bad.size:
             raise DataError(
                 f"signal {name!r} is NaN at sample {bad[0]} ({bad.size} in all); fill or drop what is missing"
             )
     return trace, shape[0]
+
+
+def _numbers(name: str, values: Any) -> Trace:
+    """A signal as float64; what is masked is NaN."""
+    try:
+        if isinstance(values, np.ma.MaskedArray):
+            values = np.ma.filled(values.astype(np.float64), np.nan)
+        array = np.asarray(values)
+        if array.dtype.kind == "O":
+            array = np.array([float(value) for value in array.tolist()])
+        elif array.dtype.kind not in "biuf":
+            raise TypeError(f"it holds {array.dtype.name}")
+        return array.astype(np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"signal {name!r} is no sequence of numbers: {error}") from None
 
 
 def _value(
@@ -125,10 +156,11 @@ def _pointwise(formula: Formula, node: Node, args: list[Values]) -> Values:
         if bad.any():
             sample = int(np.flatnonzero(np.atleast_1d(bad))[0])
             given = ", ".join(f"{np.atleast_1d(arg)[min(sample, arg.size - 1)]:g}" for arg in args)
-            raise DataError(
-                f"column {node.start + 1}: {formula.text[node.start : node.end]!r} has no value at sample {sample} "
-                f"({node.op} of {given}); guard it, or drop these samples"
+            message = (
+                f"{formula.text[node.start : node.end]!r} has no value at sample {sample} ({node.op} of {given}); "
+                "guard it, or drop these samples"
             )
+            raise DataError(complaint(formula.text, node.at, message))
     return value
 
 

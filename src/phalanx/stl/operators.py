@@ -6,7 +6,6 @@ recurrence of until, or one sample aside (``TEMPORAL``). Past operators are the 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 __all__ = ["ARITHMETIC", "POINTWISE", "TEMPORAL", "Temporal"]
@@ -61,16 +60,13 @@ ARITHMETIC: dict[str, Callable[..., Any]] = {
 """Operators that may leave the real numbers: (array module, arguments) -> values."""
 
 
-def _distance(xp: ModuleType, a: Any, b: Any) -> Any:
-    """|a - b|, and 0 between equal infinities."""
-    return xp.where(a == b, 0.0, xp.abs(a - b))
-
-
 POINTWISE: dict[str, Callable[..., Any]] = ARITHMETIC | {
     "not": lambda xp, a: -a,
     "and": lambda xp, a, b: xp.minimum(a, b),
     "or": lambda xp, a, b: xp.maximum(a, b),
-    "distance": _distance,
+    "difference": lambda xp, a, b: xp.where(a == b, 0.0, a - b),
+    "distance": lambda xp, a, b: xp.where(a == b, 0.0, xp.abs(a - b)),
 }
 """Operators at one sample: (array module, arguments) -> values. All comparisons and connectives are made of them:
-``a >= b`` is a - b, ``a == b`` and ``a iff b`` are -|a - b|, ``a implies b`` is max(-a, b)."""
+``a >= b`` is a - b, ``a == b`` and ``a iff b`` are -|a - b|, ``a implies b`` is max(-a, b). Equal infinities are no
+distance apart."""

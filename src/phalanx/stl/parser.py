@@ -17,6 +17,7 @@ from typing import NoReturn
 
 from phalanx.errors import UsageError
 from phalanx.stl.formula import Bounds, Formula, Graph, Node
+from phalanx.stl.places import complaint, place
 
 __all__ = ["parse"]
 
@@ -24,9 +25,12 @@ UNITS_NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 _DEEPEST = 100
 _INF = float("inf")
 
+_LATEST_S = 9e9  # beyond it nanoseconds leave 64 bits
+_DIGITS = r"\d+(?:_\d+)*"
+
 _TOKEN = re.compile(
     r"(?P<space>(?:\s|//[^\n]*|/\*.*?\*/)+)"
-    r"|(?P<number>(?:\d[\d_]*)?\.\d+(?:[eE][+-]?\d+)?|\d[\d_]*\.?(?:[eE][+-]?\d+)?)"
+    rf"|(?P<number>(?:{_DIGITS})?\.{_DIGITS}(?:[eE][+-]?\d+)?|{_DIGITS}\.?(?:[eE][+-]?\d+)?)"
     r"|(?P<name>[A-Za-z_$](?:[\w$.]|/(?![/*]))*)"
     r"|(?P<sign><->|->|!==|!=|>=|<=|==|&&|\|\||[-+*/()\[\],:;=<>!&|])",
     re.DOTALL | re.ASCII,
@@ -144,7 +148,9 @@ class _Parser:
         found, at = [], 0
         while at < len(self.text):
             match = _TOKEN.match(self.text, at)
-            if match is None:
+            if match is None or (match.group() == "/" and self.text.startswith("/*", at)):
+                if self.text.startswith("/*", at):
+                    self._fail(at, "a comment without an end")
                 self._fail(at, f"{self.text[at]!r} is no part of the language")
             assert match.lastgroup
             if match.lastgroup != "space":
@@ -153,11 +159,7 @@ class _Parser:
         return [*found, _Token("end", "", len(self.text))]
 
     def _fail(self, at: int, message: str) -> NoReturn:
-        line = self.text.count("\n", 0, at)
-        start = self.text.rfind("\n", 0, at) + 1
-        shown = self.text[start:].split("\n")[0]
-        where = f"line {line + 1}, column {at - start + 1}" if "\n" in self.text else f"column {at + 1}"
-        raise UsageError(f"{where}: {message}\n  {shown}\n  {' ' * (at - start)}^")
+        raise UsageError(complaint(self.text, at, message))
 
     @property
     def token(self) -> _Token:
@@ -186,29 +188,41 @@ class _Parser:
                 break
             root = self._statement()
         if self.token.kind != "end":
-            self._fail(self.token.start, f"expected an operator, ';' or the end, found {self._found()}")
+            hint = "; statements are separated by ';'" if self._begins_statement() else ""
+            self._fail(self.token.start, f"expected an operator, ';' or the end, found {self._found()}{hint}")
         if root is None:
             self._fail(self.token.start, "expected a formula after the constants")
-        return Formula(self.text, tuple(self.graph.nodes), root, dict(self.names))
+        return Formula(self.text, tuple(self.graph.nodes), root, dict(self.names), dict(self.constants))
+
+    def _begins_statement(self) -> bool:
+        following = self.tokens[min(self.position + 1, len(self.tokens) - 1)]
+        return self.token.text == "const" or (self.token.kind == "name" and following.text == "=")
 
     def _statement(self) -> int | None:
+        """Index of the formula that it is, None of a constant."""
+        start = self.token.start
         if self.token.text == "const":
             self._constant()
             return None
-        following = self.tokens[min(self.position + 1, len(self.tokens) - 1)]
-        if self.token.kind != "name" or following.text != "=":
-            return self._expression(0)
+        if not self._begins_statement():
+            index = self._expression(0)
+            if self.token.text == ";" and self.tokens[self.position + 1].kind != "end":
+                self._fail(
+                    start, "this formula is followed by another; give it a name, or join them with 'and'"
+                )
+            return index
         name = self._new_name()
         self._expect("=", "after the name")
         index = self._expression(0)
-        if name.text in self.read:
-            self._fail(
-                self.read[name.text],
-                f"{name.text!r} is read as a signal here and defined at {name.start + 1}; "
-                "define it first, or rename one",
-            )
+        self._not_read(name)
         self.names[name.text] = index
         return index
+
+    def _not_read(self, name: _Token) -> None:
+        if name.text in self.read:
+            defined = place(self.text, name.start)
+            message = f"{name.text!r} is read as a signal here and defined at {defined}; define it first, or rename one"
+            self._fail(self.read[name.text], message)
 
     def _constant(self) -> None:
         self._next()
@@ -222,6 +236,7 @@ class _Parser:
         if self.token.kind != "number":
             self._fail(self.token.start, f"expected a number, found {self._found()}")
         value = self._number(self._next())
+        self._not_read(name)
         self.constants[name.text] = -value if negative else value
 
     def _new_name(self) -> _Token:
@@ -252,7 +267,7 @@ class _Parser:
             bounds = self._bounds(operator)
             # the right side of - and / ends where + and * could be meant to go on from the left
             right = self._expression(_BINARY[meaning] + (2 if meaning in "-/" else 1))
-            left = self._binary(meaning, left, right, bounds, start)
+            left = self._binary(operator, left, right, bounds, start)
             before, before_text = meaning, operator.text
         self.depth -= 1
         return left
@@ -266,16 +281,16 @@ class _Parser:
             return self._constant_node(_INF if meaning == "true" else -_INF, token.start)
         if meaning == "(":
             inside = self._expression(0)
-            self._expect(")", f"for the '(' at column {token.start + 1}")
+            self._expect(")", f"for the '(' at {place(self.text, token.start)}")
             return inside
         if meaning == "-":
             if self.token.kind == "number":
                 return self._constant_node(-self._number(self._next()), token.start)
-            return self._add("not", (self._expression(_BINARY["*"] + 1),), token.start)
+            return self._add("not", (self._expression(_BINARY["*"] + 1),), token, token.start)
         if meaning in _PREFIX:
             bounds = self._bounds(token)
             argument = self._expression(_PREFIX[meaning])
-            return self._add(meaning, (argument,), token.start, bounds)
+            return self._add(meaning, (argument,), token, token.start, bounds)
         if meaning in _FUNCTIONS and self.token.text == "(":
             return self._call(token)
         if token.kind == "name" and meaning not in _BINARY:
@@ -295,17 +310,15 @@ class _Parser:
                 f"{function.text} takes {_FUNCTIONS[function.text]} argument(s), not {len(arguments)}",
             )
         self._expect(")", f"after the arguments of {function.text}")
-        start = function.start
-        if function.text == "pow":
-            return self._add("power", tuple(arguments), start)
-        if function.text not in ("rise", "fall"):
-            return self._add(function.text, tuple(arguments), start)
-        (now,) = arguments
-        negated = self._add("not", (now,), start)
+
+        def add(op: str, *args: int) -> int:
+            return self._add(op, args, function, function.start)
+
         if function.text == "rise":
-            before = self._add("not", (self._add("s_prev", (now,), start),), start)
-            return self._add("and", (before, now), start)
-        return self._add("and", (self._add("prev", (now,), start), negated), start)
+            return add("and", add("not", add("s_prev", *arguments)), *arguments)
+        if function.text == "fall":
+            return add("and", add("prev", *arguments), add("not", *arguments))
+        return add("power" if function.text == "pow" else function.text, *arguments)
 
     def _named(self, token: _Token) -> int:
         if token.text in self.names:
@@ -315,19 +328,19 @@ class _Parser:
         self.read.setdefault(token.text, token.start)
         return self.graph.add(Node("signal", name=token.text, start=token.start, end=token.end))
 
-    def _binary(self, meaning: str, left: int, right: int, bounds: Bounds | None, start: int) -> int:
+    def _binary(self, operator: _Token, left: int, right: int, bounds: Bounds | None, start: int) -> int:
         """The node of an infix operator, made of the few that back ends know."""
 
         def add(op: str, *args: int, within: Bounds | None = None) -> int:
-            return self._add(op, args, start, within)
+            return self._add(op, args, operator, start, within)
 
         made: dict[str, Callable[[], int]] = {
             "*": lambda: add("multiply", left, right),
             "/": lambda: add("divide", left, right),
             "+": lambda: add("add", left, right),
             "-": lambda: add("subtract", left, right),
-            ">": lambda: add("subtract", left, right),
-            "<": lambda: add("subtract", right, left),
+            ">": lambda: add("difference", left, right),
+            "<": lambda: add("difference", right, left),
             "==": lambda: add("not", add("distance", left, right)),
             "!=": lambda: add("distance", left, right),
             "iff": lambda: add("not", add("distance", left, right)),
@@ -343,10 +356,15 @@ class _Parser:
                 add("until", left, right, within=bounds),
             ),
         }
-        return made[meaning]()
+        return made[operator.meaning]()
 
-    def _add(self, op: str, args: tuple[int, ...], start: int, bounds: Bounds | None = None) -> int:
-        return self.graph.add(Node(op, args, bounds, start=start, end=self.tokens[self.position - 1].end))
+    def _add(
+        self, op: str, args: tuple[int, ...], operator: _Token, start: int, bounds: Bounds | None = None
+    ) -> int:
+        end = self.tokens[self.position - 1].end
+        return self.graph.add(
+            Node(op, args, bounds, start=start, end=end, at=operator.start, written=operator.text)
+        )
 
     def _constant_node(self, value: float, start: int) -> int:
         return self.graph.add(
@@ -354,7 +372,10 @@ class _Parser:
         )
 
     def _number(self, token: _Token) -> float:
-        return float(token.text)
+        value = float(token.text)
+        if value == _INF:
+            self._fail(token.start, f"{token.text} is more than a number can hold; write true for infinity")
+        return value
 
     # Bounds
 
@@ -364,33 +385,34 @@ class _Parser:
         opening = self._next()
         if operator.meaning not in _TAKES_BOUNDS:
             self._fail(opening.start, f"{operator.text} takes no bounds")
-        begin, begin_unit = self._time()
+        begin, begin_unit, begin_text = self._time()
         if self.token.text not in (",", ":"):
             self._fail(self.token.start, f"expected ',' between the bounds, found {self._found()}")
         self._next()
-        end, end_unit = self._time()
+        end, end_unit, end_text = self._time()
         self._expect("]", "after the bounds")
         if begin_unit and not end_unit:
-            self._fail(opening.start, f"the end of the bounds has no unit; write {end}{begin_unit}")
+            self._fail(opening.start, f"the end of the bounds has no unit; write {end_text}{begin_unit}")
         unit = UNITS_NS[end_unit or "s"]
         first, last = begin * UNITS_NS[begin_unit or end_unit or "s"], end * unit
         if first > last:
-            self._fail(opening.start, f"the bounds begin after their end: [{begin}, {end}]")
+            self._fail(opening.start, f"the bounds begin after their end: [{begin_text}, {end_text}]")
         for bound in (first, last):
             if bound.denominator != 1:
                 self._fail(opening.start, "a bound is no whole number of nanoseconds")
         return Bounds(int(first), int(last))
 
-    def _time(self) -> tuple[Fraction, str]:
+    def _time(self) -> tuple[Fraction, str, str]:
+        """A bound: its value, its unit or nothing, and the value as it is written."""
         token = self._next()
         if token.kind == "name" and token.text in self.constants:
-            value = Fraction(str(self.constants[token.text]))
+            text = repr(self.constants[token.text])
         elif token.kind == "number":
-            value = Fraction(token.text)
+            text = token.text
         else:
             self.position -= token.kind != "end"
             self._fail(token.start, f"expected a time from 0, found {self._found()}")
-        if value < 0:
-            self._fail(token.start, f"a bound is a time from 0, not {value}")
+        if not 0.0 <= float(text) <= _LATEST_S:
+            self._fail(token.start, f"a bound is a time from 0 to {_LATEST_S:g}, not {text}")
         unit = self._next().text if self.token.text in UNITS_NS else ""
-        return value, unit
+        return Fraction(text), unit, token.text
