@@ -137,7 +137,7 @@ def test_the_input_is_left_alone() -> None:
         ("x > 0", {"x": [1.0, np.nan]}, DataError, "NaN at sample 1"),
         ("x > 0", {"x": []}, DataError, "no samples"),
         ("x > y", {"x": [1.0], "y": [1.0, 2.0]}, DataError, "x 1, y 2"),
-        ("x > 0", {"x": np.ma.array([1.0, 2.0], mask=[0, 1])}, DataError, "NaN at sample 1"),
+        ("x > 0", {"x": np.ma.array([1.0, 2.0], mask=[False, True])}, DataError, "NaN at sample 1"),
         ("x > 0", {"x": ["a", "b"]}, DataError, "'x' is no sequence of numbers"),
         ("x > 0", {"x": [1j]}, DataError, "complex"),
         ("x > 0", {"x": [10**400]}, DataError, "'x' is no sequence of numbers"),
