@@ -46,29 +46,31 @@ def predicate(rng: random.Random) -> str:
     return f"({term(rng)} {rng.choice(('>', '>=', '<', '<=', '==', '!=='))} {term(rng)})"
 
 
-def _bounds(rng: random.Random, always: bool = False) -> str:
-    if not always and rng.random() < 0.3:
+def _bounds(rng: random.Random, bounded: bool) -> str:
+    if not bounded and rng.random() < 0.3:
         return ""
     begin = rng.choice((0, 0, 1, rng.randint(0, 6)))
     return f"[{begin},{begin + rng.choice((0, 1, rng.randint(0, 9)))}]"
 
 
-def formula(rng: random.Random, depth: int, operators: tuple[str, ...] = OPERATORS) -> str:
-    """A formula of at most this depth; now and then a part of it occurs twice."""
+def formula(
+    rng: random.Random, depth: int, operators: tuple[str, ...] = OPERATORS, *, bounded: bool = False
+) -> str:
+    """A formula of at most this depth, all of it with bounds if wanted; now and then a part of it occurs twice."""
     if depth == 0:
         return predicate(rng)
     op = rng.choice(operators)
-    below: Callable[[], str] = lambda: formula(rng, rng.randint(0, depth - 1), operators)  # noqa: E731
-    a = formula(rng, depth - 1, operators)
+    below: Callable[[], str] = lambda: formula(rng, rng.randint(0, depth - 1), operators, bounded=bounded)  # noqa: E731
+    a = formula(rng, depth - 1, operators, bounded=bounded)
     if op in ("rise", "fall"):
         return f"{op}({a})"
     if op in ("not", "next", "s_next", "prev", "s_prev"):
         return f"({op} {a})"
     if op in ("always", "eventually", "once", "historically"):
-        return f"({op}{_bounds(rng)} {a})"
+        return f"({op}{_bounds(rng, bounded)} {a})"
     b = a if rng.random() < 0.15 else below()
     if op in ("until", "since", "unless"):
-        return f"({a} {op}{_bounds(rng, always=op == 'unless')} {b})"
+        return f"({a} {op}{_bounds(rng, bounded or op == 'unless')} {b})"
     return f"({a} {op} {b})"
 
 

@@ -1,7 +1,8 @@
-"""Signal Temporal Logic: formulas from text, and how far a trace is from violating them."""
+"""Signal Temporal Logic: formulas from text, and how far a trace or a stream is from violating them."""
 
 from phalanx.stl.formula import Formula
+from phalanx.stl.monitor import Monitor, Verdict
 from phalanx.stl.offline import robustness
 from phalanx.stl.parser import parse
 
-__all__ = ["Formula", "parse", "robustness"]
+__all__ = ["Formula", "Monitor", "Verdict", "parse", "robustness"]

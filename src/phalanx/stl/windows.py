@@ -1,0 +1,102 @@
+"""Sliding windows over a stream, a constant number of steps a value (amortised).
+
+Source: Lemire, "Streaming maximum-minimum filter using no more than three comparisons per element", 2006 (the wedge);
+Tangwongsan, Hirzel and Schneider, "In-order sliding-window aggregation in worst-case constant time", 2021, section 3
+(two stacks, for what has no inverse).
+"""
+
+from collections import deque
+
+__all__ = ["Delay", "Extreme", "Steps"]
+
+
+class Delay:
+    """What came ``length`` values ago; None until then."""
+
+    __slots__ = ("_length", "held")
+
+    def __init__(self, length: int) -> None:
+        self._length, self.held = length, deque[float]()
+
+    def __call__(self, value: float) -> float | None:
+        self.held.append(value)
+        return self.held.popleft() if len(self.held) > self._length else None
+
+
+class Extreme:
+    """The least (or greatest) of the last ``length`` values, of all where it is None.
+
+    Only values that may still become the extreme are kept, in order.
+    """
+
+    __slots__ = ("_count", "_least", "_length", "_wedge")
+
+    def __init__(self, least: bool, length: int | None) -> None:
+        self._least, self._length, self._count = least, length, 0
+        self._wedge: deque[tuple[int, float]] = deque()
+
+    def __call__(self, value: float) -> float:
+        wedge, now = self._wedge, self._count
+        self._count = now + 1
+        if self._least:
+            while wedge and wedge[-1][1] >= value:
+                wedge.pop()
+        else:
+            while wedge and wedge[-1][1] <= value:
+                wedge.pop()
+        wedge.append((now, value))
+        if self._length is None:
+            if len(wedge) > 1:  # the oldest one stands for good
+                wedge.pop()
+        elif wedge[0][0] <= now - self._length:
+            wedge.popleft()
+        return wedge[0][1]
+
+
+class Steps:
+    """The last ``length`` steps x -> max(right, min(left, x)) in a row, from x = -inf; all where it is None.
+
+    Any number of them in a row is max(low, min(high, x)) again. With ``newest_last`` the newest is taken last (since),
+    else first (until).
+    """
+
+    __slots__ = ("_back", "_front", "_high", "_length", "_low", "_newest_last")
+
+    def __init__(self, length: int | None, newest_last: bool) -> None:
+        self._length, self._newest_last = length, newest_last
+        self._front: list[tuple[float, float]] = []
+        self._back: list[tuple[float, float]] = []
+        self._low, self._high = float("-inf"), float("inf")
+
+    def __call__(self, left: float, right: float) -> float:
+        if len(self._front) + len(self._back) == self._length:
+            self._drop_oldest()
+        step = (right, max(left, right))
+        if self._length is not None:
+            self._back.append(step)
+        low, high = self._low, self._high
+        if self._newest_last:
+            self._low = max(step[0], min(step[1], low))
+            self._high = max(step[0], min(step[1], high))
+        else:
+            self._low = max(low, min(high, step[0]))
+            self._high = max(low, min(high, step[1]))
+        if not self._front:
+            return self._low
+        older, hold = self._front[-1]
+        if self._newest_last:
+            return max(self._low, min(self._high, older))
+        return max(older, min(hold, self._low))
+
+    def _drop_oldest(self) -> None:
+        if not self._front:
+            low, high = float("-inf"), float("inf")
+            for right, hold in reversed(self._back):
+                if self._newest_last:
+                    low, high = max(low, min(high, right)), max(low, min(high, hold))
+                else:
+                    low, high = max(right, min(hold, low)), max(right, min(hold, high))
+                self._front.append((low, high))
+            self._back.clear()
+            self._low, self._high = float("-inf"), float("inf")
+        self._front.pop()
