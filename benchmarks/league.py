@@ -1,15 +1,16 @@
 """The league of the arena: trained committees and every baseline in the same held-back episodes.
 
-    python benchmarks/league.py [RUN ...] [--scenario office ...] [--episodes 1000] [--out F.json]
+    phalanx train --seeds 10 --iterations 300 --out runs/committee    # two hours on two cores
+    phalanx train --preset ppo --seeds 10 --iterations 300 --out runs/ppo
+    python benchmarks/league.py runs/committee runs/ppo --seed SEED [--scenario office ...] [--episodes 1000] [--out F.json]
 
-Runs are folders of `phalanx train`; the first one is compared with every other policy. Without any, a committee is
-trained first, ten seeds with the defaults (half an hour on two cores). What lies in --out of other
-scenarios stays, so that a league can be played in parts. Losses of single episodes are left out of the file.
+Runs are folders of `phalanx train`; the first one is compared with every other policy. SEED is of the test episodes: one
+that no look in docs/arena.md has used. What lies in --out of other scenarios stays, so that a league can be played in
+parts. Losses of single episodes are left out of the file.
 """
 
 import argparse
 import json
-import tempfile
 import time
 from pathlib import Path
 
@@ -19,27 +20,21 @@ from phalanx.runtime.compile_cache import use_compile_cache
 from phalanx.runtime.config import RunConfig
 from phalanx.runtime.league import League, compare
 from phalanx.runtime.store import run_folders
-from phalanx.runtime.train import train
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("runs", type=Path, nargs="*")
+    parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--scenario", nargs="+", default=["office"])
     parser.add_argument("--policies", nargs="*", default=[])
     parser.add_argument("--episodes", type=int, default=1000)
     parser.add_argument("--trials", type=int, default=32)
-    parser.add_argument(
-        "--seed", type=int, default=2000, help="of all episodes; unused while settings were chosen"
-    )
+    parser.add_argument("--seed", type=int, required=True, help="of all episodes; unused so far")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     use_compile_cache()
-    if not arguments.runs:
-        arguments.runs = [Path(tempfile.mkdtemp()) / "committee"]
-        print(train(RunConfig(seeds=10, out=arguments.runs[0])))
     begun = time.perf_counter()
     result = compare(
         League(
