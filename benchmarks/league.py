@@ -2,11 +2,11 @@
 
     phalanx train --seeds 10 --iterations 300 --out runs/committee    # two hours on two cores
     phalanx train --preset ppo --seeds 10 --iterations 300 --out runs/ppo
-    python benchmarks/league.py runs/committee runs/ppo --seed SEED [--scenario office ...] [--episodes 1000] [--out F.json]
+    python benchmarks/league.py runs/committee runs/ppo --seed SEED [--scenario office ...] [--out F.json]
 
-Runs are folders of `phalanx train`; the first one is compared with every other policy. SEED is of the test episodes: one
-that no look in docs/arena.md has used. What lies in --out of other scenarios stays, so that a league can be played in
-parts. Losses of single episodes are left out of the file.
+Runs are folders of `phalanx train`; the first one is compared with every other policy. SEED is of the test episodes:
+one that no look in docs/arena.md has used. What lies in --out of other scenarios stays, so that a league can be played
+in parts. Losses of single episodes are left out of the file.
 """
 
 import argparse
