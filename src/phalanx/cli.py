@@ -26,6 +26,7 @@ VERBS = {
     "simulate": ("phalanx.cli_simulate", "write a table of simulated events with truth"),
     "ingest": ("phalanx.cli_ingest", "turn recorded telemetry into an event table"),
     "report": ("phalanx.cli_report", "write the report of a run as one HTML file"),
+    "monitor": ("phalanx.cli_monitor", "check a trace against a formula of Signal Temporal Logic"),
 }
 """Verb -> the module whose ``command(arguments)`` parses its flags, and one line of help."""
 
@@ -40,7 +41,7 @@ verbs:
 {verbs}
 
 Every verb takes --json (one JSON object on stdout, logs on stderr), --seed and --help.
-Exit codes: 0 ok, 2 usage, 3 bad data.
+Exit codes: 0 ok, 1 a finding (monitor: the trace violates the formula), 2 usage, 3 bad data.
 
 example:
   phalanx train --iterations 50 --out runs/first
@@ -55,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: what follows ``phalanx`` on the command line; that of this process unless given.
 
     Returns:
-        0 ok; 2 usage; 3 bad data; 130 interrupted (Ctrl-C); 141 stdout closed. Unexpected errors keep their traceback.
+        0 ok; 1 a finding; 2 usage; 3 bad data; 130 interrupted (Ctrl-C); 141 stdout closed. Unexpected errors keep
+        their traceback.
 
     Raises:
         SystemExit: with code 143, after a termination signal.
@@ -72,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return code
         except PhalanxError as error:
             print(f"phalanx: error: {' '.join(str(error).split())}", file=sys.stderr)
+            for note in getattr(error, "__notes__", ()):
+                print(note, file=sys.stderr)
             return error.exit_code
         except KeyboardInterrupt:
             print("phalanx: interrupted", file=sys.stderr)
@@ -108,7 +112,7 @@ def _run(arguments: list[str]) -> int:
     with contextlib.redirect_stdout(sys.stderr):  # stdout belongs to the result alone
         result = command.run()
     show(result, as_json=command.json, render=getattr(command, "render", None))
-    return 0
+    return command.code(result) if hasattr(command, "code") else 0
 
 
 @contextlib.contextmanager

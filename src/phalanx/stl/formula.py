@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from phalanx.errors import UsageError
 from phalanx.stl.operators import POINTWISE, TEMPORAL
-from phalanx.stl.places import complaint
+from phalanx.stl.places import misplaced
 
 __all__ = ["Bounds", "Formula", "Graph", "Node", "ticks"]
 
@@ -127,5 +127,5 @@ def ticks(formula: Formula, node: Node, period_ns: int) -> tuple[int, int | None
                 f"the bound {bound / 1e9:g} s of {node.written} is no multiple of the sampling period, "
                 f"{period_ns / 1e9:g} s; change the bound, or resample the trace"
             )
-            raise UsageError(complaint(formula.text, node.at, message))
+            raise misplaced(UsageError, formula.text, node.at, message)
     return node.bounds.begin_ns // period_ns, node.bounds.end_ns // period_ns

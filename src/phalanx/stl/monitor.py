@@ -13,7 +13,7 @@ from phalanx.stl.formula import Formula, ticks
 from phalanx.stl.offline import period_in_ns
 from phalanx.stl.operators import TEMPORAL
 from phalanx.stl.parser import parse
-from phalanx.stl.places import complaint
+from phalanx.stl.places import misplaced
 from phalanx.stl.stages import Stage, stage_of
 
 __all__ = ["Monitor", "Verdict"]
@@ -103,7 +103,7 @@ class Monitor:
                     f"{node.written} has no bound, so it is never known at any sample but the first, and here it is "
                     "needed at others; give it a bound, or use robustness() on the whole trace"
                 )
-                raise UsageError(complaint(formula.text, node.at, message))
+                raise misplaced(UsageError, formula.text, node.at, message)
             self._stages[index] = stage_of(node, args, begin, end)
         self._root = self._stages[formula.root]
 
@@ -154,8 +154,9 @@ class Monitor:
         node = stage.node
         part = self.formula.text[node.start : node.end]
         message = f"{part!r} has no value at sample {stage.emitted} ({node.op})"
-        self._broken = complaint(self.formula.text, node.at, message)
-        raise DataError(self._broken)
+        error = misplaced(DataError, self.formula.text, node.at, message)
+        self._broken = str(error)
+        raise error
 
     def finish(self) -> list[Verdict]:
         """Ends the stream: the verdicts on all samples that were still open, as whole traces have them.

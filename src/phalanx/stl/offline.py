@@ -11,9 +11,9 @@ from phalanx.errors import DataError, UsageError
 from phalanx.stl.formula import Formula, Node, ticks
 from phalanx.stl.operators import ARITHMETIC, POINTWISE, TEMPORAL, Temporal
 from phalanx.stl.parser import parse
-from phalanx.stl.places import complaint
+from phalanx.stl.places import misplaced
 
-__all__ = ["period_in_ns", "robustness"]
+__all__ = ["period_in_ns", "robustness", "robustness_of_parts"]
 
 Trace = NDArray[np.float64]
 Values = NDArray[np.float64] | np.float64  # the latter of what is the same at all samples
@@ -48,7 +48,22 @@ def robustness(text: str | Formula, signals: Mapping[str, ArrayLike], period: fl
     Nickovic and Yamaguchi, 2005.11827.
     """
     formula = parse(text) if isinstance(text, str) else text
-    period_ns = period_in_ns(period)
+    values, length = _evaluated(formula, signals, period_in_ns(period), keep=False)
+    return np.broadcast_to(values[formula.root], (length,)).copy()
+
+
+def robustness_of_parts(
+    formula: Formula, signals: Mapping[str, ArrayLike], period: float = 1.0
+) -> dict[int, Trace]:
+    """Like ``robustness``, for every node that the formula needs: index -> one value a sample."""
+    values, length = _evaluated(formula, signals, period_in_ns(period), keep=True)
+    return {index: np.broadcast_to(each, (length,)) for index, each in values.items()}
+
+
+def _evaluated(
+    formula: Formula, signals: Mapping[str, ArrayLike], period_ns: int, *, keep: bool
+) -> tuple[dict[int, Values], int]:
+    """Values by node, those that nothing needs any more dropped unless they are to be kept, and the trace's length."""
     trace, length = _checked(formula, signals)
     needed = formula.needed
     last_use = {arg: index for index in needed for arg in formula.nodes[index].args}
@@ -57,9 +72,9 @@ def robustness(text: str | Formula, signals: Mapping[str, ArrayLike], period: fl
         node = formula.nodes[index]
         values[index] = _value(formula, node, [values[arg] for arg in node.args], trace, length, period_ns)
         for arg in set(node.args):
-            if last_use[arg] == index and arg != formula.root:
+            if last_use[arg] == index and arg != formula.root and not keep:
                 del values[arg]
-    return np.broadcast_to(values[formula.root], (length,)).copy()
+    return values, length
 
 
 def period_in_ns(period: float) -> int:
@@ -160,7 +175,7 @@ def _pointwise(formula: Formula, node: Node, args: list[Values]) -> Values:
                 f"{formula.text[node.start : node.end]!r} has no value at sample {sample} ({node.op} of {given}); "
                 "guard it, or drop these samples"
             )
-            raise DataError(complaint(formula.text, node.at, message))
+            raise misplaced(DataError, formula.text, node.at, message)
     return value
 
 

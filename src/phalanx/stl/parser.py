@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from phalanx.errors import UsageError
 from phalanx.stl.formula import Bounds, Formula, Graph, Node
-from phalanx.stl.places import complaint, place
+from phalanx.stl.places import misplaced, place
 
 __all__ = ["parse"]
 
@@ -159,7 +159,7 @@ class _Parser:
         return [*found, _Token("end", "", len(self.text))]
 
     def _fail(self, at: int, message: str) -> NoReturn:
-        raise UsageError(complaint(self.text, at, message))
+        raise misplaced(UsageError, self.text, at, message)
 
     @property
     def token(self) -> _Token:

@@ -1,6 +1,12 @@
 """Where something stands in a text, as people count: lines and columns from 1, the line itself and a caret."""
 
-__all__ = ["complaint", "place"]
+from typing import TypeVar
+
+from phalanx.errors import PhalanxError
+
+__all__ = ["misplaced", "place"]
+
+Failure = TypeVar("Failure", bound=PhalanxError)
 
 
 def place(text: str, at: int) -> str:
@@ -14,9 +20,19 @@ def place(text: str, at: int) -> str:
     return f"line {text.count(chr(10), 0, at) + 1}, column {column}" if "\n" in text else f"column {column}"
 
 
-def complaint(text: str, at: int, message: str) -> str:
-    """A message with its place, the line and a caret below the character."""
+def misplaced(kind: type[Failure], text: str, at: int, message: str) -> Failure:
+    """An error that says its place; the line and a caret below the character are its note.
+
+    Example:
+        >>> error = misplaced(PhalanxError, "x > > 3", 4, "expected a formula")
+        >>> print(error, error.__notes__[0], sep="\\n")
+        column 5: expected a formula
+          x > > 3
+              ^
+    """
     start = text.rfind("\n", 0, at) + 1
     line = text[start:].split("\n")[0]
     indent = "".join("\t" if character == "\t" else " " for character in text[start:at])
-    return f"{place(text, at)}: {message}\n  {line}\n  {indent}^"
+    error = kind(f"{place(text, at)}: {message}")
+    error.add_note(f"  {line}\n  {indent}^")
+    return error

@@ -1,0 +1,252 @@
+"""``phalanx monitor``: whether a trace satisfies a formula, and why not."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from phalanx.cli_command import parse
+from phalanx.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+__all__ = ["Monitor", "command"]
+
+_UNITS = {"": 1.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+_BARS = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
+_WIDTH = 72
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """Checks a trace against a formula of Signal Temporal Logic, and says which predicates decide, and when.
+
+    The trace satisfies the formula if it holds at the first sample (put `always` before what is to hold at all). Exit
+    code 1 if not. A column `time` (seconds) or `time_ns` must ascend by one period a row. docs/stl.md has the language.
+
+    Example: phalanx monitor "always (threat > 0 -> eventually[0,5] contained > 0)" --trace trace.csv
+    """
+
+    spec: Annotated[str, tyro.conf.Positional]
+    """The formula."""
+    trace: Path
+    """Table with a column for each signal: .csv, .ndjson, .parquet or .arrow."""
+    period: str | None = None
+    """Time between rows, as in 1s, 250ms; that of the time column, else 1s, unless given."""
+    online: bool = False
+    """Read the trace as a stream: one verdict a row, only what is known by then."""
+    out: Path | None = None
+    """File to write the robustness of each row to: .csv, .ndjson, .parquet or .arrow."""
+    seed: int = 0
+    """Unused: nothing here is random."""
+    json: bool = False
+    """Print the result as one JSON object."""
+
+    def run(self) -> dict[str, Any]:
+        """The verdict."""
+        from phalanx.stl import parse as parse_formula
+
+        formula = parse_formula(self.spec)
+        table = _read(self.trace)
+        period = _period(self.period, table, self.trace)
+        missing = [name for name in formula.signals if name not in table.columns]
+        if missing:
+            known = ", ".join(table.columns)
+            raise UsageError(
+                f"{self.trace} has no column {missing[0]!r}, which the formula reads; it has: {known}"
+            )
+        signals = {name: table[name] for name in formula.signals} or {"row": range(table.height)}
+        watch = self._stream if self.online else self._whole
+        result, rows = watch(formula, signals, period)
+        if self.out:
+            _write(self.out, rows)
+        return {"spec": self.spec, "samples": table.height, "period_s": period, **result, "out": self.out}
+
+    def _whole(
+        self, formula: Any, signals: Mapping[str, Any], period: float
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        from phalanx.stl import diagnose, robustness
+
+        values = robustness(formula, signals, period)
+        found = diagnose(formula, signals, period=period)
+        worst = int(values.argmin())
+        result = {
+            "satisfied": found.satisfied,
+            "robustness": found.robustness,
+            "robustness_min": float(values[worst]),
+            "least_at": worst,
+            "violated_samples": int((values < 0.0).sum()),
+            "critical": None
+            if found.critical is None
+            else {"text": found.critical[0], "sample": found.critical[1]},
+            "causes": [
+                {
+                    "text": cause.text,
+                    "signals": list(cause.signals),
+                    "samples": _ranges(cause.samples),
+                    "robustness": cause.value,
+                }
+                for cause in found.causes
+            ],
+            "plot": _plot(values.tolist()),
+        }
+        return result, {"sample": range(len(values)), "robustness": values}
+
+    def _stream(
+        self, formula: Any, signals: Mapping[str, Any], period: float
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        from phalanx.stl import Monitor as Streaming
+
+        monitor = Streaming(formula, period)
+        columns = {name: list(values) for name, values in signals.items()}
+        length = len(next(iter(columns.values())))
+        verdicts = [monitor.update({name: each[t] for name, each in columns.items()}) for t in range(length)]
+        first = [verdict for verdict in verdicts if verdict.sample == 0]
+        decided = next((t for t, verdict in enumerate(first) if verdict.satisfied is not None), None)
+        result = {
+            "satisfied": first[-1].satisfied,
+            "lo": first[-1].lo,
+            "hi": first[-1].hi,
+            "decided_at": decided,
+            "horizon": monitor.horizon,
+        }
+        rows = {
+            "row": range(length),
+            "sample": [verdict.sample for verdict in verdicts],
+            "lo": [verdict.lo for verdict in verdicts],
+            "hi": [verdict.hi for verdict in verdicts],
+        }
+        return result, rows
+
+    def code(self, result: Mapping[str, Any]) -> int:
+        """1 where the trace violates the formula."""
+        return int(result["satisfied"] is False)
+
+    def render(self, result: Mapping[str, Any]) -> str:
+        """For people."""
+        word = {True: "satisfied", False: "VIOLATED", None: "undecided"}[result["satisfied"]]
+        if self.online:
+            when = "" if result["decided_at"] is None else f", certain from row {result['decided_at']}"
+            return f"{word} at sample 0{when}: robustness in [{result['lo']:.6g}, {result['hi']:.6g}]"
+        lines = [
+            f"{word} at sample 0: robustness {result['robustness']:.6g}",
+            f"{result['violated_samples']} of {result['samples']} samples violated, "
+            f"least {result['robustness_min']:.6g} at sample {result['least_at']}",
+            "",
+            result["plot"],
+        ]
+        if result["causes"]:
+            lines += ["", "because of"]
+            width = max(len(cause["text"]) for cause in result["causes"])
+            for cause in result["causes"]:
+                at = ", ".join(f"{a}" if a == b else f"{a} to {b}" for a, b in cause["samples"])
+                lines.append(f"  {cause['text']:<{width}}  {cause['robustness']:>10.4g}  at {at}")
+        return "\n".join(lines)
+
+
+def command(arguments: Sequence[str]) -> Monitor:
+    """The command that the arguments ask for."""
+    return parse(Monitor, "monitor", arguments)
+
+
+def _read(path: Path) -> "pl.DataFrame":
+    import polars as pl
+
+    readers = {
+        ".csv": pl.read_csv,
+        ".ndjson": pl.read_ndjson,
+        ".parquet": pl.read_parquet,
+        ".arrow": pl.read_ipc,
+    }
+    if path.suffix not in readers:
+        raise UsageError(f"--trace {path}: the suffix names the format; expected one of {', '.join(readers)}")
+    try:
+        table = readers[path.suffix](path)
+    except FileNotFoundError:
+        raise DataError(f"--trace {path}: there is no such file") from None
+    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+        raise DataError(f"--trace {path}: {error}") from None
+    if not table.height:
+        raise DataError(f"--trace {path}: it has no rows")
+    return table
+
+
+def _write(path: Path, rows: Mapping[str, Any]) -> None:
+    import polars as pl
+
+    from phalanx.files import atomic_path
+
+    table = pl.DataFrame({name: list(values) for name, values in rows.items()})
+    writers = {
+        ".csv": table.write_csv,
+        ".ndjson": table.write_ndjson,
+        ".parquet": table.write_parquet,
+        ".arrow": table.write_ipc,
+    }
+    if path.suffix not in writers:
+        raise UsageError(f"--out {path}: the suffix names the format; expected one of {', '.join(writers)}")
+    with atomic_path(path) as temporary:
+        writers[path.suffix](temporary)
+
+
+def _period(given: str | None, table: "pl.DataFrame", path: Path) -> float:
+    """Seconds between rows: as given, else the time column's, else 1; that of a time column must agree."""
+    import numpy as np
+
+    period = None
+    if given is not None:
+        match = re.fullmatch(r"(\d*\.?\d+)\s*(s|ms|us|ns|)", given.strip())
+        if not match or float(match[1]) == 0.0:
+            raise UsageError(f"--period {given}: expected a time such as 1s, 250ms or 0.5")
+        period = float(match[1]) * _UNITS[match[2]]
+    name = next((name for name in ("time", "time_ns") if name in table.columns), None)
+    if name is None:
+        return 1.0 if period is None else period
+    if not table[name].dtype.is_numeric() or table[name].null_count():
+        raise DataError(f"{path}: column {name!r} is to hold a number in every row")
+    times = table[name].to_numpy().astype(np.float64) * (1e-9 if name == "time_ns" else 1.0)
+    steps = np.diff(times)
+    if (back := np.flatnonzero(steps <= 0.0)).size:
+        raise DataError(
+            f"{path}: time does not ascend at row {back[0] + 1} (from 0); sort the trace by {name!r}"
+        )
+    if period is None:
+        period = float(round(np.median(steps), 9)) if steps.size else 1.0
+    off = np.flatnonzero(np.abs(steps - period) > 0.1 * period)
+    if off.size:
+        raise DataError(
+            f"{path}: row {off[0] + 1} (from 0) is {steps[off[0]]:g} s after the one before, not {period:g} s; "
+            "resample the trace to one row a period"
+        )
+    return period
+
+
+def _ranges(samples: Sequence[int]) -> list[tuple[int, int]]:
+    """Runs of neighbours: [1, 2, 3, 7] -> [(1, 3), (7, 7)]."""
+    runs: list[tuple[int, int]] = []
+    for sample in samples:
+        if runs and runs[-1][1] == sample - 1:
+            runs[-1] = (runs[-1][0], sample)
+        else:
+            runs.append((sample, sample))
+    return runs
+
+
+def _plot(values: Sequence[float]) -> str:
+    """Robustness over time as a line of bars, the least of each bar's samples, above a line that marks violations."""
+    import math
+
+    size = -(-len(values) // _WIDTH)
+    least = [min(values[at : at + size]) for at in range(0, len(values), size)]
+    finite = [value for value in least if math.isfinite(value)] or [0.0]
+    low, high = min(finite), max(finite)
+    spread = (high - low) or 1.0
+    heights = [min(max((value - low) / spread, 0.0), 1.0) for value in least]
+    bars = "".join(_BARS[round(height * (len(_BARS) - 1))] for height in heights)
+    marks = "".join("!" if value < 0.0 else " " for value in least)
+    each = "a sample" if size == 1 else f"{size} samples"
+    return f"  {bars}  {low:.4g} to {high:.4g}, {each} a bar\n  {marks}".rstrip()

@@ -1,0 +1,117 @@
+"""The verb that checks a trace: verdicts, exit codes, and one clear error for each bad input."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from phalanx.cli import main
+
+SPEC = "always (threat > 0 -> eventually[0,2] contained > 0)"
+THREAT = [-1, 1, -1, -1, 1, -1, -1, -1, -1]
+CONTAINED = [-1, -1, -1, 1, -1, -1, -1, -1, -1]
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    path = tmp_path / "trace.csv"
+    pl.DataFrame({"time": range(9), "threat": THREAT, "contained": CONTAINED}).write_csv(path)
+    return path
+
+
+def test_a_violation_is_a_finding_with_its_cause(trace: Path, capsys) -> None:
+    assert main(["monitor", SPEC, "--trace", str(trace), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["satisfied"] is False and found["robustness"] == found["robustness_min"] == -1
+    assert found["violated_samples"] == 5 and found["samples"] == 9 and found["period_s"] == 1
+    assert [(c["text"], c["samples"]) for c in found["causes"]] == [
+        ("threat > 0", [[4, 4]]),
+        ("contained > 0", [[4, 6]]),
+    ]
+
+
+def test_people_get_a_verdict_a_plot_and_the_reason(trace: Path, capsys) -> None:
+    assert main(["monitor", SPEC, "--trace", str(trace)]) == 1
+    out = capsys.readouterr().out
+    assert out.startswith("VIOLATED at sample 0: robustness -1\n5 of 9 samples violated")
+    assert "!!!!!" in out and "contained > 0          -1  at 4 to 6" in out
+
+
+def test_what_holds_is_no_finding(trace: Path, capsys) -> None:
+    assert (
+        main(["monitor", "always (threat > 0 -> eventually[0,4] contained < 0)", "--trace", str(trace)]) == 0
+    )
+    assert capsys.readouterr().out.startswith("satisfied")
+
+
+def test_a_stream_is_decided_as_soon_as_it_is_certain(trace: Path, capsys, tmp_path: Path) -> None:
+    out = tmp_path / "verdicts.parquet"
+    arguments = ["monitor", SPEC, "--trace", str(trace), "--online", "--out", str(out)]
+    assert main([*arguments, "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["satisfied"] is False and found["decided_at"] == 6 and found["horizon"] is None
+    inf = float("inf")
+    assert pl.read_parquet(out)["hi"].to_list() == [inf, inf, 1, 1, 1, 1, -1, -1, -1]
+    assert pl.read_parquet(out)["row"].to_list() == list(range(9))
+    assert main(["monitor", "always threat > -2", "--trace", str(trace), "--online"]) == 0
+    assert capsys.readouterr().out.startswith("undecided")
+
+
+def test_robustness_of_each_row_is_written(trace: Path, tmp_path: Path) -> None:
+    out = tmp_path / "robustness.csv"
+    assert main(["monitor", "eventually[0,1] threat > 0", "--trace", str(trace), "--out", str(out)]) == 0
+    assert pl.read_csv(out)["robustness"].to_list() == [1, 1, -1, 1, 1, -1, -1, -1, -1]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".ndjson", ".parquet", ".arrow"])
+def test_formats(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"trace{suffix}"
+    table = pl.DataFrame({"time_ns": [0, 100_000_000, 200_000_000], "x": [1.0, 2.0, -3.0]})
+    {
+        ".csv": table.write_csv,
+        ".ndjson": table.write_ndjson,
+        ".parquet": table.write_parquet,
+        ".arrow": table.write_ipc,
+    }[suffix](path)
+    assert main(["monitor", "always[0,100ms] x > 0", "--trace", str(path)]) == 0
+    assert main(["monitor", "always[0,200ms] x > 0", "--trace", str(path)]) == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "spec", "flags", "code", "told"),
+    [
+        ({"x": [1]}, "x > > 0", [], 2, "column 5: expected a formula"),
+        ({"x": [1]}, "y > 0", [], 2, "has no column 'y', which the formula reads; it has: x"),
+        ({"x": [1, 2]}, "F[0,500ms] x > 0", [], 2, "no multiple of the sampling period, 1 s"),
+        ({"x": [1, 2]}, "F[0,500ms] x > 0", ["--period", "300ms"], 2, "0.3 s"),
+        ({"x": [1]}, "x > 0", ["--period", "soon"], 2, "--period soon: expected a time such as 1s"),
+        ({"x": [1.0, None]}, "x > 0", [], 3, "NaN at sample 1"),
+        ({"x": ["a", "b"]}, "x > 0", [], 3, "'x' is no sequence of numbers"),
+        ({"time": [0, 2, 1], "x": [1, 2, 3]}, "x > 0", [], 3, "does not ascend at row 2"),
+        ({"time": [0, 1, 3], "x": [1, 2, 3]}, "x > 0", ["--period", "1s"], 3, "row 2 (from 0) is 2 s after"),
+        ({"time": ["a", "b"], "x": [1, 2]}, "x > 0", [], 3, "'time' is to hold a number"),
+        ({"x": []}, "x > 0", [], 3, "no rows"),
+        ({"x": [1, 0]}, "1 / x > 0", [], 3, "'1 / x' has no value at sample 1"),
+        ({"x": [1, 0]}, "1 / x > 0", ["--online"], 3, "'1 / x' has no value at sample 1"),
+        ({"x": [1, 0]}, "G F x > 0", ["--online"], 2, "has no bound"),
+    ],
+)
+def test_bad_input_gets_one_clear_error(
+    tmp_path: Path, capsys, rows: dict[str, list], spec: str, flags: list[str], code: int, told: str
+) -> None:
+    path = tmp_path / "trace.csv"
+    pl.DataFrame(rows).write_csv(path)
+    assert main(["monitor", spec, "--trace", str(path), *flags]) == code
+    shown = capsys.readouterr()
+    assert told in shown.err and not shown.out
+    assert shown.err.count("phalanx: error:") == 1
+
+
+def test_files_that_cannot_be_read_or_written(trace: Path, tmp_path: Path, capsys) -> None:
+    assert main(["monitor", "x", "--trace", str(tmp_path / "none.csv")]) == 3
+    assert main(["monitor", "x", "--trace", str(tmp_path / "trace.txt")]) == 2
+    assert main(["monitor", "threat", "--trace", str(trace), "--out", str(tmp_path / "out.txt")]) == 2
+    (tmp_path / "broken.parquet").write_bytes(b"no parquet")
+    assert main(["monitor", "x", "--trace", str(tmp_path / "broken.parquet")]) == 3
+    assert capsys.readouterr().err.count("phalanx: error:") == 4
