@@ -1,7 +1,7 @@
 """Sliding windows over a stream, a constant number of steps a value (amortised).
 
 Source: Lemire, "Streaming maximum-minimum filter using no more than three comparisons per element", 2006 (the wedge);
-Tangwongsan, Hirzel and Schneider, "In-order sliding-window aggregation in worst-case constant time", 2021, section 3
+Tangwongsan, Hirzel and Schneider, "In-order sliding-window aggregation in worst-case constant time", 2021
 (two stacks, for what has no inverse).
 """
 
