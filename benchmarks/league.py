@@ -13,6 +13,7 @@ import argparse
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 from phalanx.cli_compare import league_table
 from phalanx.files import write_json
@@ -44,21 +45,26 @@ def main() -> None:
             episodes=arguments.episodes,
             trials=arguments.trials,
             seed=arguments.seed,
-        )
+        ),
+        after=lambda name, found: _save(arguments, name, found),
     )
     print(league_table(result))
     print(f"{time.perf_counter() - begun:.0f} s")
-    if arguments.out:
-        settings = {}
-        for run in arguments.runs:
-            folders = run_folders(run)
-            config = RunConfig.of(folders[0].config()).to_dict() | {"seeds": len(folders)}
-            settings[run.name] = {name: value for name, value in config.items() if name != "out"}
-        before = json.loads(arguments.out.read_text()) if arguments.out.exists() else {"scenarios": {}}
-        asked = {"seed": arguments.seed, "trials": arguments.trials, "episodes": arguments.episodes}
-        for name, each in result["scenarios"].items():
-            before["scenarios"][name] = {**asked, **each}
-        write_json(arguments.out, {"runs": settings, "scenarios": before["scenarios"]})
+
+
+def _save(arguments: argparse.Namespace, name: str, found: dict[str, Any]) -> None:
+    """Writes a scenario's result into --out as soon as it is there, so that hours are not lost with one of them."""
+    print(f"{name} played", flush=True)
+    if not arguments.out:
+        return
+    settings = {}
+    for run in arguments.runs:
+        folders = run_folders(run)
+        config = RunConfig.of(folders[0].config()).to_dict() | {"seeds": len(folders)}
+        settings[run.name] = {key: value for key, value in config.items() if key != "out"}
+    before = json.loads(arguments.out.read_text())["scenarios"] if arguments.out.exists() else {}
+    asked = {"seed": arguments.seed, "trials": arguments.trials, "episodes": arguments.episodes}
+    write_json(arguments.out, {"runs": settings, "scenarios": {**before, name: {**asked, **found}}})
 
 
 if __name__ == "__main__":

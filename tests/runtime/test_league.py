@@ -51,7 +51,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow  # a loop is compiled for every policy and world
 def test_a_league_says_who_loses_least_and_by_how_much(run: Path) -> None:
-    result = compare(league(runs=(run,), scenarios=("small", "rare", "new")), with_losses=True)
+    told: dict[str, Any] = {}
+    three = league(runs=(run,), scenarios=("small", "rare", "new"))
+    result = compare(three, with_losses=True, after=told.__setitem__)
+    assert told == result["scenarios"] and list(told) == ["small", "rare", "new"]
     result = json.loads(json.dumps(result, allow_nan=False))
     for name, each in result["scenarios"].items():
         rows, losses = each["policies"], each["loss_by_episode"]

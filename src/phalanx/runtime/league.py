@@ -8,9 +8,10 @@ each of a committee's seeds; with more fits each is a seed of its own.
 """
 
 import dataclasses
+import gc
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,12 +110,18 @@ class League:
 Families = dict[str, list[tuple[Family, Tuned]]]
 
 
-def compare(league: League, *, with_losses: bool = False) -> dict[str, Any]:
+def compare(
+    league: League,
+    *,
+    with_losses: bool = False,
+    after: Callable[[str, dict[str, Any]], None] | None = None,
+) -> dict[str, Any]:
     """Plays the league.
 
     Args:
         league: who, where and how much.
         with_losses: also the loss of every seed and episode.
+        after: is told each scenario's name and its part of the result as soon as it has been played.
 
     Returns:
         ``scenarios``: by name, the rows of all policies and what the first committee gains; ``overall``: the mean
@@ -134,6 +141,12 @@ def compare(league: League, *, with_losses: bool = False) -> dict[str, Any]:
             prepared[home] = tuned_committees(runs, scenario(home), league, key)
             prepared[home] |= tuned_families(scenario(home), league, key)
         scenarios[name] = _contest(name, home, league, key, runs, prepared[home], with_losses)
+        _LOG.info("scenario %s played", name)
+        if after is not None:
+            after(name, scenarios[name])
+        # Each compiled program maps memory of its own, and a process may hold some 65,000 maps: beyond them it dies.
+        jax.clear_caches()
+        gc.collect()
     settings = dataclasses.asdict(league)
     settings["runs"] = [str(run) for run in league.runs]
     return {"league": settings, "overall": _overall(scenarios), "scenarios": scenarios}
