@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 from machine import report
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from stl.formulas import STRATA, formula, trace  # noqa: E402
-from stl.rtamt_oracle import rtamt_robustness  # noqa: E402
+from stl.formulas import STRATA, formula, trace
+from stl.rtamt_oracle import rtamt_robustness
 
-from phalanx.stl import robustness  # noqa: E402
+from phalanx.stl import robustness
 
 _CHUNK = 1000
 

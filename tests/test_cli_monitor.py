@@ -85,13 +85,13 @@ def test_formats(tmp_path: Path, suffix: str) -> None:
         ({"x": [1]}, "y > 0", [], 2, "has no column 'y', which the formula reads; it has: x"),
         ({"x": [1, 2]}, "F[0,500ms] x > 0", [], 2, "no multiple of the sampling period, 1 s"),
         ({"x": [1, 2]}, "F[0,500ms] x > 0", ["--period", "300ms"], 2, "0.3 s"),
-        ({"x": [1]}, "x > 0", ["--period", "soon"], 2, "--period soon: expected a time such as 1s"),
-        ({"x": [1.0, None]}, "x > 0", [], 3, "NaN at sample 1"),
+        ({"x": [1]}, "x > 0", ["--period", "soon"], 2, "'soon' is no time; expected one such as 1s"),
+        ({"x": [1.0, None], "y": [1, 2]}, "x > 0", [], 3, "NaN at sample 1"),
         ({"x": ["a", "b"]}, "x > 0", [], 3, "'x' is no sequence of numbers"),
-        ({"time": [0, 2, 1], "x": [1, 2, 3]}, "x > 0", [], 3, "does not ascend at row 2"),
-        ({"time": [0, 1, 3], "x": [1, 2, 3]}, "x > 0", ["--period", "1s"], 3, "row 2 (from 0) is 2 s after"),
+        ({"time": [0, 2, 1], "x": [1, 2, 3]}, "x > 0", [], 3, "does not ascend at row 3"),
+        ({"time": [0, 1, 3], "x": [1, 2, 3]}, "x > 0", ["--period", "1s"], 3, "row 3 (from 1) is 2 s after"),
         ({"time": ["a", "b"], "x": [1, 2]}, "x > 0", [], 3, "'time' is to hold a number"),
-        ({"x": []}, "x > 0", [], 3, "no rows"),
+        ({"x": []}, "x > 0", [], 3, "without rows"),
         ({"x": [1, 0]}, "1 / x > 0", [], 3, "'1 / x' has no value at sample 1"),
         ({"x": [1, 0]}, "1 / x > 0", ["--online"], 3, "'1 / x' has no value at sample 1"),
         ({"x": [1, 0]}, "G F x > 0", ["--online"], 2, "has no bound"),
@@ -110,8 +110,10 @@ def test_bad_input_gets_one_clear_error(
 
 def test_files_that_cannot_be_read_or_written(trace: Path, tmp_path: Path, capsys) -> None:
     assert main(["monitor", "x", "--trace", str(tmp_path / "none.csv")]) == 3
-    assert main(["monitor", "x", "--trace", str(tmp_path / "trace.txt")]) == 2
+    (tmp_path / "torn.csv").write_text("x,y\n1,2\n3\n")
+    assert main(["monitor", "x", "--trace", str(tmp_path / "torn.csv")]) == 3
+    assert "row 2 (from 1) cannot be read: 1 fields" in capsys.readouterr().err
     assert main(["monitor", "threat", "--trace", str(trace), "--out", str(tmp_path / "out.txt")]) == 2
     (tmp_path / "broken.parquet").write_bytes(b"no parquet")
     assert main(["monitor", "x", "--trace", str(tmp_path / "broken.parquet")]) == 3
-    assert capsys.readouterr().err.count("phalanx: error:") == 4
+    assert capsys.readouterr().err.count("phalanx: error:") == 2

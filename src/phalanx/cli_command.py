@@ -20,7 +20,10 @@ _FRAME = re.compile("[\u2500-\u257f]+|-{5,}")  # dashes where stdout cannot show
 
 
 class Command(Protocol):
-    """A verb with its flags."""
+    """A verb with its flags.
+
+    It may also have ``render(result)``, which says it for people, and ``code(result)``, the exit code: 1 for a finding.
+    """
 
     @property
     def json(self) -> bool:

@@ -1,22 +1,17 @@
 """``phalanx monitor``: whether a trace satisfies a formula, and why not."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import tyro
 
 from phalanx.cli_command import parse
-from phalanx.errors import DataError, UsageError
-
-if TYPE_CHECKING:
-    import polars as pl
+from phalanx.errors import UsageError
 
 __all__ = ["Monitor", "command"]
 
-_UNITS = {"": 1.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _BARS = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
 _WIDTH = 72
 
@@ -48,11 +43,16 @@ class Monitor:
 
     def run(self) -> dict[str, Any]:
         """The verdict."""
+        import polars as pl
+
+        from phalanx.data.files import write_frame
+        from phalanx.data.traces import read_trace
         from phalanx.stl import parse as parse_formula
+        from phalanx.stl.tokens import seconds
 
         formula = parse_formula(self.spec)
-        table = _read(self.trace)
-        period = _period(self.period, table, self.trace)
+        trace = read_trace(self.trace, None if self.period is None else seconds(self.period))
+        table, period = trace.frame, trace.period_s
         missing = [name for name in formula.signals if name not in table.columns]
         if missing:
             known = ", ".join(table.columns)
@@ -63,7 +63,7 @@ class Monitor:
         watch = self._stream if self.online else self._whole
         result, rows = watch(formula, signals, period)
         if self.out:
-            _write(self.out, rows)
+            write_frame(pl.DataFrame(rows), self.out)
         return {"spec": self.spec, "samples": table.height, "period_s": period, **result, "out": self.out}
 
     def _whole(
@@ -94,7 +94,7 @@ class Monitor:
             ],
             "plot": _plot(values.tolist()),
         }
-        return result, {"sample": range(len(values)), "robustness": values}
+        return result, {"sample": list(range(len(values))), "robustness": values}
 
     def _stream(
         self, formula: Any, signals: Mapping[str, Any], period: float
@@ -115,7 +115,7 @@ class Monitor:
             "horizon": monitor.horizon,
         }
         rows = {
-            "row": range(length),
+            "row": list(range(length)),
             "sample": [verdict.sample for verdict in verdicts],
             "lo": [verdict.lo for verdict in verdicts],
             "hi": [verdict.hi for verdict in verdicts],
@@ -151,78 +151,6 @@ class Monitor:
 def command(arguments: Sequence[str]) -> Monitor:
     """The command that the arguments ask for."""
     return parse(Monitor, "monitor", arguments)
-
-
-def _read(path: Path) -> "pl.DataFrame":
-    import polars as pl
-
-    readers = {
-        ".csv": pl.read_csv,
-        ".ndjson": pl.read_ndjson,
-        ".parquet": pl.read_parquet,
-        ".arrow": pl.read_ipc,
-    }
-    if path.suffix not in readers:
-        raise UsageError(f"--trace {path}: the suffix names the format; expected one of {', '.join(readers)}")
-    try:
-        table = readers[path.suffix](path)
-    except FileNotFoundError:
-        raise DataError(f"--trace {path}: there is no such file") from None
-    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
-        raise DataError(f"--trace {path}: {error}") from None
-    if not table.height:
-        raise DataError(f"--trace {path}: it has no rows")
-    return table
-
-
-def _write(path: Path, rows: Mapping[str, Any]) -> None:
-    import polars as pl
-
-    from phalanx.files import atomic_path
-
-    table = pl.DataFrame({name: list(values) for name, values in rows.items()})
-    writers = {
-        ".csv": table.write_csv,
-        ".ndjson": table.write_ndjson,
-        ".parquet": table.write_parquet,
-        ".arrow": table.write_ipc,
-    }
-    if path.suffix not in writers:
-        raise UsageError(f"--out {path}: the suffix names the format; expected one of {', '.join(writers)}")
-    with atomic_path(path) as temporary:
-        writers[path.suffix](temporary)
-
-
-def _period(given: str | None, table: "pl.DataFrame", path: Path) -> float:
-    """Seconds between rows: as given, else the time column's, else 1; that of a time column must agree."""
-    import numpy as np
-
-    period = None
-    if given is not None:
-        match = re.fullmatch(r"(\d*\.?\d+)\s*(s|ms|us|ns|)", given.strip())
-        if not match or float(match[1]) == 0.0:
-            raise UsageError(f"--period {given}: expected a time such as 1s, 250ms or 0.5")
-        period = float(match[1]) * _UNITS[match[2]]
-    name = next((name for name in ("time", "time_ns") if name in table.columns), None)
-    if name is None:
-        return 1.0 if period is None else period
-    if not table[name].dtype.is_numeric() or table[name].null_count():
-        raise DataError(f"{path}: column {name!r} is to hold a number in every row")
-    times = table[name].to_numpy().astype(np.float64) * (1e-9 if name == "time_ns" else 1.0)
-    steps = np.diff(times)
-    if (back := np.flatnonzero(steps <= 0.0)).size:
-        raise DataError(
-            f"{path}: time does not ascend at row {back[0] + 1} (from 0); sort the trace by {name!r}"
-        )
-    if period is None:
-        period = float(round(np.median(steps), 9)) if steps.size else 1.0
-    off = np.flatnonzero(np.abs(steps - period) > 0.1 * period)
-    if off.size:
-        raise DataError(
-            f"{path}: row {off[0] + 1} (from 0) is {steps[off[0]]:g} s after the one before, not {period:g} s; "
-            "resample the trace to one row a period"
-        )
-    return period
 
 
 def _ranges(samples: Sequence[int]) -> list[tuple[int, int]]:

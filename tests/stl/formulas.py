@@ -1,7 +1,6 @@
 """Random formulas and traces, as text that RTAMT reads too."""
 
 import random
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +59,6 @@ def formula(
     if depth == 0:
         return predicate(rng)
     op = rng.choice(operators)
-    below: Callable[[], str] = lambda: formula(rng, rng.randint(0, depth - 1), operators, bounded=bounded)  # noqa: E731
     a = formula(rng, depth - 1, operators, bounded=bounded)
     if op in ("rise", "fall"):
         return f"{op}({a})"
@@ -68,7 +66,7 @@ def formula(
         return f"({op} {a})"
     if op in ("always", "eventually", "once", "historically"):
         return f"({op}{_bounds(rng, bounded)} {a})"
-    b = a if rng.random() < 0.15 else below()
+    b = a if rng.random() < 0.15 else formula(rng, rng.randint(0, depth - 1), operators, bounded=bounded)
     if op in ("until", "since", "unless"):
         return f"({a} {op}{_bounds(rng, bounded or op == 'unless')} {b})"
     return f"({a} {op} {b})"

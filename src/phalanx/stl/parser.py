@@ -9,58 +9,21 @@ Source: Nickovic and Yamaguchi, "RTAMT: online robustness monitors from STL", 20
 its 0.4.10 parser.
 """
 
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import NoReturn
 
 from phalanx.errors import UsageError
 from phalanx.stl.formula import Bounds, Formula, Graph, Node
 from phalanx.stl.places import misplaced, place
+from phalanx.stl.tokens import UNITS_NS, Token, tokens
 
 __all__ = ["parse"]
 
-UNITS_NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 _DEEPEST = 100
+_LATEST_S = 9e9  # beyond it nanoseconds leave 64 bits
 _INF = float("inf")
 
-_LATEST_S = 9e9  # beyond it nanoseconds leave 64 bits
-_DIGITS = r"\d+(?:_\d+)*"
-
-_TOKEN = re.compile(
-    r"(?P<space>(?:\s|//[^\n]*|/\*.*?\*/)+)"
-    rf"|(?P<number>(?:{_DIGITS})?\.{_DIGITS}(?:[eE][+-]?\d+)?|{_DIGITS}\.?(?:[eE][+-]?\d+)?)"
-    r"|(?P<name>[A-Za-z_$](?:[\w$.]|/(?![/*]))*)"
-    r"|(?P<sign><->|->|!==|!=|>=|<=|==|&&|\|\||[-+*/()\[\],:;=<>!&|])",
-    re.DOTALL | re.ASCII,
-)
-_WORDS = {
-    "not": ("not", "!"),
-    "and": ("and", "&", "&&"),
-    "or": ("or", "|", "||"),
-    "implies": ("implies", "->"),
-    "iff": ("iff", "<->"),
-    "xor": ("xor",),
-    "always": ("always", "G"),
-    "eventually": ("eventually", "F"),
-    "historically": ("historically", "H"),
-    "once": ("once", "O"),
-    "until": ("until", "U"),
-    "unless": ("unless", "W"),
-    "since": ("since", "S"),
-    "next": ("next", "X"),
-    "prev": ("prev", "Y"),
-    "s_next": ("s_next", "sX"),
-    "s_prev": ("s_prev", "sY"),
-    ">": (">", ">="),
-    "<": ("<", "<="),
-    "==": ("==",),
-    "!=": ("!=", "!=="),
-    "true": ("true", "TRUE"),
-    "false": ("false", "FALSE"),
-}
-_MEANING = {word: meaning for meaning, words in _WORDS.items() for word in words}
 _PREFIX = {
     "not": 21,
     "always": 20,
@@ -99,22 +62,6 @@ _ASKS_FOR_PARENTHESES = {("-", "+"), ("/", "*"), ("implies", "implies")} | {
 }
 
 
-@dataclass(frozen=True)
-class _Token:
-    kind: str
-    text: str
-    start: int
-
-    @property
-    def end(self) -> int:
-        return self.start + len(self.text)
-
-    @property
-    def meaning(self) -> str:
-        """What it stands for where it has several spellings, else its text."""
-        return _MEANING.get(self.text, self.text)
-
-
 def parse(text: str) -> Formula:
     """Reads a formula.
 
@@ -136,7 +83,7 @@ def parse(text: str) -> Formula:
 class _Parser:
     def __init__(self, text: str) -> None:
         self.text = text
-        self.tokens = list(self._tokens())
+        self.tokens = tokens(text)
         self.position = 0
         self.depth = 0
         self.graph = Graph()
@@ -144,33 +91,19 @@ class _Parser:
         self.constants: dict[str, float] = {}
         self.read: dict[str, int] = {}
 
-    def _tokens(self) -> list[_Token]:
-        found, at = [], 0
-        while at < len(self.text):
-            match = _TOKEN.match(self.text, at)
-            if match is None or (match.group() == "/" and self.text.startswith("/*", at)):
-                if self.text.startswith("/*", at):
-                    self._fail(at, "a comment without an end")
-                self._fail(at, f"{self.text[at]!r} is no part of the language")
-            assert match.lastgroup
-            if match.lastgroup != "space":
-                found.append(_Token(match.lastgroup, match.group(), at))
-            at = match.end()
-        return [*found, _Token("end", "", len(self.text))]
-
     def _fail(self, at: int, message: str) -> NoReturn:
         raise misplaced(UsageError, self.text, at, message)
 
     @property
-    def token(self) -> _Token:
+    def token(self) -> Token:
         return self.tokens[self.position]
 
-    def _next(self) -> _Token:
+    def _next(self) -> Token:
         token = self.token
         self.position += token.kind != "end"
         return token
 
-    def _expect(self, text: str, why: str) -> _Token:
+    def _expect(self, text: str, why: str) -> Token:
         if self.token.text != text or self.token.kind == "end":
             self._fail(self.token.start, f"expected {text!r} {why}, found {self._found()}")
         return self._next()
@@ -218,7 +151,7 @@ class _Parser:
         self.names[name.text] = index
         return index
 
-    def _not_read(self, name: _Token) -> None:
+    def _not_read(self, name: Token) -> None:
         if name.text in self.read:
             defined = place(self.text, name.start)
             message = f"{name.text!r} is read as a signal here and defined at {defined}; define it first, or rename one"
@@ -239,9 +172,9 @@ class _Parser:
         self._not_read(name)
         self.constants[name.text] = -value if negative else value
 
-    def _new_name(self) -> _Token:
+    def _new_name(self) -> Token:
         name = self._next()
-        if name.kind != "name" or name.text in _MEANING or name.text in _FUNCTIONS:
+        if name.kind != "name" or name.is_word or name.text in _FUNCTIONS:
             self._fail(name.start, f"{name.text!r} is no name that can be given")
         if name.text in self.names or name.text in self.constants:
             self._fail(name.start, f"{name.text!r} is defined twice")
@@ -298,7 +231,7 @@ class _Parser:
         self.position -= token.kind != "end"
         self._fail(token.start, f"expected a formula, found {self._found()}")
 
-    def _call(self, function: _Token) -> int:
+    def _call(self, function: Token) -> int:
         self._expect("(", "")
         arguments = [self._expression(0)]
         while self.token.text == ",":
@@ -320,7 +253,7 @@ class _Parser:
             return add("and", add("prev", *arguments), add("not", *arguments))
         return add("power" if function.text == "pow" else function.text, *arguments)
 
-    def _named(self, token: _Token) -> int:
+    def _named(self, token: Token) -> int:
         if token.text in self.names:
             return self.names[token.text]
         if token.text in self.constants:
@@ -328,7 +261,7 @@ class _Parser:
         self.read.setdefault(token.text, token.start)
         return self.graph.add(Node("signal", name=token.text, start=token.start, end=token.end))
 
-    def _binary(self, operator: _Token, left: int, right: int, bounds: Bounds | None, start: int) -> int:
+    def _binary(self, operator: Token, left: int, right: int, bounds: Bounds | None, start: int) -> int:
         """The node of an infix operator, made of the few that back ends know."""
 
         def add(op: str, *args: int, within: Bounds | None = None) -> int:
@@ -359,7 +292,7 @@ class _Parser:
         return made[operator.meaning]()
 
     def _add(
-        self, op: str, args: tuple[int, ...], operator: _Token, start: int, bounds: Bounds | None = None
+        self, op: str, args: tuple[int, ...], operator: Token, start: int, bounds: Bounds | None = None
     ) -> int:
         end = self.tokens[self.position - 1].end
         return self.graph.add(
@@ -371,7 +304,7 @@ class _Parser:
             Node("constant", value=value, start=start, end=self.tokens[self.position - 1].end)
         )
 
-    def _number(self, token: _Token) -> float:
+    def _number(self, token: Token) -> float:
         value = float(token.text)
         if value == _INF:
             self._fail(token.start, f"{token.text} is more than a number can hold; write true for infinity")
@@ -379,7 +312,7 @@ class _Parser:
 
     # Bounds
 
-    def _bounds(self, operator: _Token) -> Bounds | None:
+    def _bounds(self, operator: Token) -> Bounds | None:
         if self.token.text != "[":
             return None
         opening = self._next()

@@ -5,6 +5,7 @@ knows an interval for sample 0 (``first``), which narrows until the value is emi
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -30,7 +31,7 @@ class _Scalars:
 
 
 class Stage:
-    """One node at work.
+    """One node at work; this one alone is a signal or a constant.
 
     Attributes:
         node: which.
@@ -40,37 +41,17 @@ class Stage:
         tail: what ``close`` emitted.
     """
 
-    def __init__(self, node: Node, args: Sequence["Stage"], own_delay: float = 0) -> None:
+    def __init__(self, node: Node, delay: float = 0) -> None:
         self.node = node
-        self.args = tuple(args)
-        ready = max((arg.delay for arg in args), default=0)
-        self.delay: float = ready + own_delay
+        self.delay = delay
         self.value: float | None = None
         self.emitted = 0
         self.tail: list[float] = []
         self._known: float | None = None
-        self._ended = False
-        self._inputs = (
-            []
-            if ready == _INF
-            else [(arg, Delay(int(ready - arg.delay)) if ready > arg.delay else None) for arg in args]
-        )
 
     def advance(self, sample: Mapping[str, float]) -> None:
         """One update."""
-        self.value = None
-        given = []
-        for arg, hold in self._inputs:
-            value = arg.value
-            if value is not None and hold is not None:
-                value = hold(value)
-            given.append(value)
-        if given and None not in given:
-            self._emit(self.push(*given))
-
-    def push(self, *args: float) -> float | None:
-        """Takes the arguments' next values; the value that they make known, if any."""
-        raise NotImplementedError
+        self._emit(sample[self.node.name] if self.node.op == "signal" else self.node.value)
 
     def first(self) -> Interval:
         """Bounds of the value at sample 0."""
@@ -82,23 +63,53 @@ class Stage:
 
     def close(self, count: int) -> None:
         """The trace has ended after ``count`` samples: emits what is still open into ``tail``."""
-        waiting = [([*hold.held] if hold else []) + arg.tail for arg, hold in self._inputs]
-        for values in zip(*waiting, strict=True):
-            self._keep(self.push(*values))
-        while self.delay != _INF and self.emitted < count:
-            self._keep(self.beyond())
-        self._ended = True
-
-    def beyond(self) -> float | None:
-        """Takes in one sample from beyond the end."""
-        raise NotImplementedError
 
     def _emit(self, value: float | None) -> None:
+        self.value = value
         if value is not None:
             if not self.emitted:
                 self._known = value
-            self.value = value
             self.emitted += 1
+
+
+class _Inner(Stage, ABC):
+    """A node with arguments, which it waits for until the latest of them has emitted.
+
+    Attributes:
+        args: the arguments' stages.
+        outside: what it takes for the arguments of a sample beyond the end.
+    """
+
+    outside: tuple[float, ...] = ()
+
+    def __init__(self, node: Node, args: Sequence[Stage], own_delay: float = 0) -> None:
+        ready = max(arg.delay for arg in args)
+        super().__init__(node, ready + own_delay)
+        self.args = tuple(args)
+        self._ended = False
+        waits = [(arg, ready - arg.delay) for arg in args] if ready < _INF else []
+        self._inputs = [(arg, Delay(int(wait)) if wait else None) for arg, wait in waits]
+
+    @abstractmethod
+    def push(self, *args: float) -> float | None:
+        """Takes the arguments' next values; the value that they make known, if any."""
+
+    def advance(self, sample: Mapping[str, float]) -> None:
+        given = []
+        for arg, hold in self._inputs:
+            value = arg.value
+            if value is not None and hold is not None:
+                value = hold(value)
+            given.append(value)
+        self._emit(self.push(*given) if given and None not in given else None)
+
+    def close(self, count: int) -> None:
+        waiting = [([*hold.held] if hold else []) + arg.tail for arg, hold in self._inputs]
+        for values in zip(*waiting, strict=True):
+            self._keep(self.push(*values))
+        while self.delay < _INF and self.emitted < count:
+            self._keep(self.push(*self.outside))
+        self._ended = True
 
     def _keep(self, value: float | None) -> None:
         self._emit(value)
@@ -106,14 +117,7 @@ class Stage:
             self.tail.append(value)
 
 
-class _Leaf(Stage):
-    """A signal or a constant."""
-
-    def advance(self, sample: Mapping[str, float]) -> None:
-        self._emit(sample[self.node.name] if self.node.op == "signal" else self.node.value)
-
-
-class _Pointwise(Stage):
+class _Pointwise(_Inner):
     def __init__(self, node: Node, args: Sequence[Stage]) -> None:
         super().__init__(node, args)
         self._function: Callable[..., float] = POINTWISE[node.op]
@@ -148,7 +152,7 @@ def _minus(a: float, b: float) -> float:
     return 0.0 if a == b else a - b
 
 
-class _Window(Stage):
+class _Window(_Inner):
     """The extreme of an interval of samples."""
 
     def __init__(
@@ -156,6 +160,7 @@ class _Window(Stage):
     ) -> None:
         super().__init__(node, args, 0 if operator.past else _INF if end is None else end)
         self._operator, self._begin, self._end = operator, begin, end
+        self.outside = (operator.pad,)
         self._extreme = Extreme(operator.least, None if end is None else end - begin + 1)
         self._hold = Delay(begin) if operator.past and begin else None
         self._taken, self._best = 0, operator.pad
@@ -180,12 +185,11 @@ class _Window(Stage):
             return self._best, self._best
         return (-_INF, self._best) if self._operator.least else (self._best, _INF)
 
-    def beyond(self) -> float | None:
-        return self.push(self._operator.pad)
 
-
-class _Until(Stage):
+class _Until(_Inner):
     """until and since, timed or not."""
+
+    outside = (_INF, -_INF)
 
     def __init__(
         self, node: Node, args: Sequence[Stage], operator: Temporal, begin: int, end: int | None
@@ -231,36 +235,28 @@ class _Until(Stage):
             return self._reached, self._reached
         return self._reached, max(self._reached, self._held)
 
-    def beyond(self) -> float | None:
-        return self.push(_INF, -_INF)
 
-
-class _Shift(Stage):
+class _Shift(_Inner):
     """The neighbour's value."""
 
     def __init__(self, node: Node, args: Sequence[Stage], operator: Temporal) -> None:
         super().__init__(node, args, 0 if operator.past else 1)
         self._operator, self._before = operator, operator.pad if operator.past else None
+        self.outside = (operator.pad,)
 
     def push(self, *args: float) -> float | None:
         (value,) = args
-        if not self._operator.past:
-            before, self._before = self._before, value
-            return None if before is None else value
         before, self._before = self._before, value
-        return before
+        return before if self._operator.past or before is None else value
 
     def bounds(self) -> Interval:
         return (self._operator.pad, self._operator.pad) if self._operator.past else _UNKNOWN
-
-    def beyond(self) -> float | None:
-        return self.push(self._operator.pad)
 
 
 def stage_of(node: Node, args: Sequence[Stage], begin: int, end: int | None) -> Stage:
     """The stage of a node; bounds in samples."""
     if node.op in ("signal", "constant"):
-        return _Leaf(node, args)
+        return Stage(node)
     if node.op in POINTWISE:
         return _Pointwise(node, args)
     operator = TEMPORAL[node.op]
