@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     use_compile_cache()
+    _saved(arguments.out)  # a damaged file shows now, not after hours
     begun = time.perf_counter()
     result = compare(
         League(
@@ -57,14 +58,23 @@ def _save(arguments: argparse.Namespace, name: str, found: dict[str, Any]) -> No
     print(f"{name} played", flush=True)
     if not arguments.out:
         return
-    settings = {}
+    settings = []
     for run in arguments.runs:
         folders = run_folders(run)
         config = RunConfig.of(folders[0].config()).to_dict() | {"seeds": len(folders)}
-        settings[run.name] = {key: value for key, value in config.items() if key != "out"}
-    before = json.loads(arguments.out.read_text())["scenarios"] if arguments.out.exists() else {}
-    asked = {"seed": arguments.seed, "trials": arguments.trials, "episodes": arguments.episodes}
-    write_json(arguments.out, {"runs": settings, "scenarios": {**before, name: {**asked, **found}}})
+        settings.append({"run": run.name} | {key: value for key, value in config.items() if key != "out"})
+    asked = {
+        "seed": arguments.seed,
+        "trials": arguments.trials,
+        "episodes": arguments.episodes,
+        "runs": settings,
+    }
+    write_json(arguments.out, {"scenarios": {**_saved(arguments.out), name: {**asked, **found}}})
+
+
+def _saved(out: Path | None) -> dict[str, Any]:
+    """What lies in --out, by scenario."""
+    return json.loads(out.read_text())["scenarios"] if out and out.exists() else {}
 
 
 if __name__ == "__main__":

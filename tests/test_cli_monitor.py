@@ -55,7 +55,13 @@ def test_a_stream_is_decided_as_soon_as_it_is_certain(trace: Path, capsys, tmp_p
     assert pl.read_parquet(out)["hi"].to_list() == [inf, inf, 1, 1, 1, 1, -1, -1, -1]
     assert pl.read_parquet(out)["row"].to_list() == list(range(9))
     assert main(["monitor", "always threat > -2", "--trace", str(trace), "--online"]) == 0
-    assert capsys.readouterr().out.startswith("undecided")
+    told = capsys.readouterr().out
+    assert told.startswith("satisfied at sample 0, certain only at the end of the trace: robustness 1, ")
+    assert told.endswith("robustness in [-inf, 1] before the end\n")
+    assert (
+        main(["monitor", "threat + 1 > 0", "--trace", str(trace), "--online"]) == 0
+    )  # 0 is satisfied, as without
+    assert main(["monitor", "threat + 1 > 0", "--trace", str(trace)]) == 0
 
 
 def test_robustness_of_each_row_is_written(trace: Path, tmp_path: Path) -> None:
@@ -95,6 +101,7 @@ def test_formats(tmp_path: Path, suffix: str) -> None:
         ({"x": [1, 0]}, "1 / x > 0", [], 3, "'1 / x' has no value at sample 1"),
         ({"x": [1, 0]}, "1 / x > 0", ["--online"], 3, "'1 / x' has no value at sample 1"),
         ({"x": [1, 0]}, "G F x > 0", ["--online"], 2, "has no bound"),
+        ({"x": [1], "y": [1]}, "y = x > 0; y", [], 2, "'y' is defined in the formula and a column"),
     ],
 )
 def test_bad_input_gets_one_clear_error(
@@ -110,6 +117,9 @@ def test_bad_input_gets_one_clear_error(
 
 def test_files_that_cannot_be_read_or_written(trace: Path, tmp_path: Path, capsys) -> None:
     assert main(["monitor", "x", "--trace", str(tmp_path / "none.csv")]) == 3
+    before = trace.read_bytes()
+    assert main(["monitor", "threat", "--trace", str(trace), "--out", str(trace)]) == 2
+    assert trace.read_bytes() == before and "is the trace itself" in capsys.readouterr().err
     (tmp_path / "torn.csv").write_text("x,y\n1,2\n3\n")
     assert main(["monitor", "x", "--trace", str(tmp_path / "torn.csv")]) == 3
     assert "row 2 (from 1) cannot be read: 1 fields" in capsys.readouterr().err

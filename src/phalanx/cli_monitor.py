@@ -33,13 +33,14 @@ class Monitor:
     period: str | None = None
     """Time between rows, as in 1s, 250ms; that of the time column, else 1s, unless given."""
     online: bool = False
-    """Read the trace as a stream: one verdict a row, only what is known by then."""
+    """Read the trace as a stream and say from which row on the verdict was certain; --out then has what was known at
+    each row."""
     out: Path | None = None
     """File to write the robustness of each row to: .csv, .ndjson, .parquet or .arrow."""
     seed: int = 0
     """Unused: nothing here is random."""
     json: bool = False
-    """Print the result as one JSON object."""
+    """Print the result as one JSON object; null stands for infinite."""
 
     def run(self) -> dict[str, Any]:
         """The verdict."""
@@ -50,6 +51,8 @@ class Monitor:
         from phalanx.stl import parse as parse_formula
         from phalanx.stl.tokens import seconds
 
+        if self.out and self.out.resolve() == self.trace.resolve():
+            raise UsageError(f"--out {self.out} is the trace itself; name another file")
         formula = parse_formula(self.spec)
         trace = read_trace(self.trace, None if self.period is None else seconds(self.period))
         table, period = trace.frame, trace.period_s
@@ -59,7 +62,12 @@ class Monitor:
             raise UsageError(
                 f"{self.trace} has no column {missing[0]!r}, which the formula reads; it has: {known}"
             )
-        signals = {name: table[name] for name in formula.signals} or {"row": range(table.height)}
+        taken = [name for name in (*formula.names, *formula.constants) if name in table.columns]
+        if taken:
+            raise UsageError(
+                f"{taken[0]!r} is defined in the formula and a column of {self.trace}; rename one"
+            )
+        signals = {name: table[name] for name in formula.signals} or {"": range(table.height)}
         watch = self._stream if self.online else self._whole
         result, rows = watch(formula, signals, period)
         if self.out:
@@ -107,8 +115,10 @@ class Monitor:
         verdicts = [monitor.update({name: each[t] for name, each in columns.items()}) for t in range(length)]
         first = [verdict for verdict in verdicts if verdict.sample == 0]
         decided = next((t for t, verdict in enumerate(first) if verdict.satisfied is not None), None)
+        last = next((verdict for verdict in monitor.finish() if verdict.sample == 0), first[-1])
         result = {
-            "satisfied": first[-1].satisfied,
+            "satisfied": last.satisfied,
+            "robustness": last.lo,
             "lo": first[-1].lo,
             "hi": first[-1].hi,
             "decided_at": decided,
@@ -124,14 +134,19 @@ class Monitor:
 
     def code(self, result: Mapping[str, Any]) -> int:
         """1 where the trace violates the formula."""
-        return int(result["satisfied"] is False)
+        return int(not result["satisfied"])
 
     def render(self, result: Mapping[str, Any]) -> str:
         """For people."""
-        word = {True: "satisfied", False: "VIOLATED", None: "undecided"}[result["satisfied"]]
+        word = "satisfied" if result["satisfied"] else "VIOLATED"
         if self.online:
-            when = "" if result["decided_at"] is None else f", certain from row {result['decided_at']}"
-            return f"{word} at sample 0{when}: robustness in [{result['lo']:.6g}, {result['hi']:.6g}]"
+            known = f"robustness in [{result['lo']:.6g}, {result['hi']:.6g}] before the end"
+            when = (
+                "only at the end of the trace"
+                if result["decided_at"] is None
+                else f"from row {result['decided_at']}"
+            )
+            return f"{word} at sample 0, certain {when}: robustness {result['robustness']:.6g}, {known}"
         lines = [
             f"{word} at sample 0: robustness {result['robustness']:.6g}",
             f"{result['violated_samples']} of {result['samples']} samples violated, "
@@ -170,7 +185,9 @@ def _plot(values: Sequence[float]) -> str:
 
     size = -(-len(values) // _WIDTH)
     least = [min(values[at : at + size]) for at in range(0, len(values), size)]
-    finite = [value for value in least if math.isfinite(value)] or [0.0]
+    finite = [value for value in least if math.isfinite(value)]
+    if not finite:
+        return "  infinite everywhere: the windows lie outside the trace"
     low, high = min(finite), max(finite)
     spread = (high - low) or 1.0
     heights = [min(max((value - low) / spread, 0.0), 1.0) for value in least]

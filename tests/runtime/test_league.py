@@ -13,7 +13,7 @@ from phalanx.envs.scenarios import Scenario
 from phalanx.envs.simulator import Simulator, SimulatorConfig
 from phalanx.errors import RunError, UsageError
 from phalanx.runtime.config import RunConfig
-from phalanx.runtime.league import League, committee_families, compare, home_scenario
+from phalanx.runtime.league import League, committee_families, compare, home_scenario, named_runs
 from phalanx.runtime.train import train
 
 SMALL = SimulatorConfig(n_hosts=2, episode_events=64)
@@ -114,6 +114,13 @@ def test_nothing_is_chosen_in_a_held_out_scenario() -> None:
 def test_a_league_that_cannot_be_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         league(**change)
+
+
+def test_a_run_named_like_a_baseline_goes_by_its_path(tmp_path: Path) -> None:
+    runs = (tmp_path / "rules", tmp_path / "mine")
+    assert list(named_runs(runs)) == [str(tmp_path / "rules"), "mine"]
+    with pytest.raises(UsageError, match="named twice"):
+        named_runs((tmp_path / "mine", tmp_path / "mine"))
 
 
 def test_the_ends_of_the_scale_always_take_part() -> None:

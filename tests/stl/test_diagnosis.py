@@ -78,6 +78,34 @@ def test_what_is_told() -> None:
     assert diagnose("G[5,6] x > 0", {"x": [1]}).causes == ()
 
 
+def test_zero_is_on_neither_side() -> None:
+    found = diagnose("not (x > 0 until y > 0)", {"x": [0, 0], "y": [-1, 5]})
+    assert found.satisfied and ("x > 0", (0,)) in [(c.text, c.samples) for c in found.causes]
+
+
+def test_an_equality_is_one_predicate() -> None:
+    found = diagnose("x == y and (x > 0 iff y > 0)", {"x": [1], "y": [3]})
+    assert [(c.text, c.value) for c in found.causes] == [("x == y", -2.0)]
+    assert found.critical == ("x == y", 0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "always (x > 0 -> eventually y > 0)",
+        "always (x > -1 until y > 9)",
+        "always[9000,90000] once[0,5000] (x > 0 since[3,4000] y > -2)",
+        "(always eventually x > 0) iff y > 0",
+        "not eventually[0,90000] always[100,500] (x > 0 or y > 0)",
+    ],
+)
+def test_long_traces_take_no_longer_than_they_are(text: str) -> None:
+    rng = np.random.default_rng(0)
+    signals = {"x": rng.normal(size=100_000), "y": rng.normal(size=100_000)}
+    signals["y"][-1] = 10.0
+    assert diagnose(text, signals).causes  # a scan of each window at each sample would take hours
+
+
 def test_a_sample_outside_the_trace() -> None:
     with pytest.raises(UsageError, match="samples 0 to 1"):
         diagnose("x > 0", {"x": [1, 2]}, 2)

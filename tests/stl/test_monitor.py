@@ -107,7 +107,7 @@ def test_memory_does_not_grow_with_the_stream() -> None:
 
     def held() -> int:
         found = 0
-        for stage in monitor._stages.values():
+        for stage in monitor._stages:
             for part in vars(stage).values():
                 for each in part if isinstance(part, list | tuple) else (part,):
                     for store in each if isinstance(each, tuple) else (each,):
@@ -137,6 +137,7 @@ def test_what_is_certain_early_is_said_early() -> None:
     monitor = Monitor("x > 0 until[0,5] y > 0")
     assert monitor.update({"x": 1, "y": -1}) == Verdict(-1, 1, 0)
     assert monitor.update({"x": 2, "y": 3}) == Verdict(1, 1, 0)
+    assert Verdict(0, 0, 0).satisfied is True and Verdict(-1, 0, 0).satisfied is None
     assert Monitor("F[0,9] x > 0").update({"x": 2}).satisfied is True
     assert Monitor("G[0,9] x > 0").update({"x": -2}).satisfied is False
     assert Monitor("G[0,9] x > 0").update({"x": 2}).satisfied is None
@@ -177,6 +178,44 @@ def test_arithmetic_without_a_result_ends_the_monitor() -> None:
         monitor.update({"x": 0.0})
     with pytest.raises(DataError, match="start a new one"):
         monitor.update({"x": 1.0})
+
+
+def test_shared_parts_cost_no_more_than_one_and_depth_is_no_matter() -> None:
+    doubled = "a0 = always x > 0" + "".join(
+        f"; a{i} = a{i - 1} xor (a{i - 1} and y > 1)" for i in range(1, 60)
+    )
+    monitor = Monitor(doubled)  # as a tree it would have 2^60 nodes
+    assert monitor.update({"x": 1, "y": 2}).sample == 0
+    deep = "a0 = always x > 0" + "".join(f"; a{i} = a{i - 1} and y > {i}" for i in range(1, 2000))
+    assert Monitor(deep).update({"x": 1, "y": 2}).hi == -1997
+    assert Monitor("G[0,86400s] x > 0", period=1e-6).update({"x": 3}) == Verdict(-math.inf, 3, 0)
+
+
+def test_the_end_takes_as_long_as_the_stream_and_not_as_the_horizon() -> None:
+    for text in ("always[0,86400] x > 0", "(x > 0) until[3600,86400] (x > 1)", "F[5,86400] H[0,86400] x > 0"):
+        monitor = Monitor(text, period=1e-6)
+        for _ in range(3):
+            monitor.update({"x": 2.0})
+        whole = robustness(text, {"x": [2.0] * 3}, period=1e-6)
+        assert [verdict.lo for verdict in monitor.finish()] == whole.tolist()
+
+
+def test_arithmetic_without_a_result_at_the_end() -> None:
+    for text, x in (("1 / (eventually[0,5] x) > 0", 0.0), ("1 / (always x) > 0", 0.0)):
+        monitor = Monitor(text)
+        monitor.update({"x": x})
+        with pytest.raises(DataError, match="'1 / .* has no value at sample 0"):
+            monitor.finish()
+        with pytest.raises(DataError, match="has no value at sample 0.*start a new one"):
+            monitor.finish()
+    monitor = Monitor("sqrt(always x) > 0")
+    monitor.update({"x": 4.0})
+    assert monitor.finish() == [Verdict(2.0, 2.0, 0)]
+
+
+def test_names_that_the_formula_defines_are_no_signals() -> None:
+    with pytest.raises(UsageError, match="'hot' is defined in the formula"):
+        Monitor("hot = x > 3; always[0,1] hot").update({"x": 1, "hot": 99})
 
 
 def test_a_finished_stream_takes_nothing_in() -> None:

@@ -55,6 +55,7 @@ __all__ = [
     "committee_families",
     "compare",
     "home_scenario",
+    "named_runs",
     "tuned_committees",
     "tuned_families",
 ]
@@ -132,7 +133,7 @@ def compare(
         RunError: a run that is missing, damaged, or of another environment.
     """
     key = jax.random.key(league.seed)
-    runs = _named_runs(league.runs)
+    runs = named_runs(league.runs)
     prepared: dict[str, Families] = {}
     scenarios = {}
     for name in league.scenarios:
@@ -295,13 +296,16 @@ def _moved(family: Any, env: Simulator) -> Any:
     return dataclasses.replace(family, n_entities=env.spec.n_entities)
 
 
-def _named_runs(runs: tuple[Path, ...]) -> dict[str, Path]:
+def named_runs(runs: tuple[Path, ...]) -> dict[str, Path]:
     """Runs by the names of their folders, or by their whole paths where names meet."""
     names = [run.resolve().name for run in runs]
-    return {
-        str(run) if names.count(name) > 1 or name in BASELINES else name: run
+    found = {
+        str(run.resolve()) if names.count(name) > 1 or name in BASELINES else name: run
         for name, run in zip(names, runs, strict=True)
     }
+    if len(found) < len(runs):
+        raise UsageError(f"a run is named twice: {', '.join(map(str, runs))}")
+    return found
 
 
 def tuned_committees(

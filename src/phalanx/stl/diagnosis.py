@@ -1,15 +1,14 @@
 """Why a formula holds or not at a sample: the predicates that decide it, and when."""
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 
 from phalanx.errors import UsageError
-from phalanx.stl.formula import Formula, ticks
+from phalanx.stl.formula import Formula, Node, ticks
 from phalanx.stl.offline import period_in_ns, robustness_of_parts
 from phalanx.stl.operators import TEMPORAL
 from phalanx.stl.parser import parse
@@ -81,33 +80,34 @@ def diagnose(
     length = len(values[formula.root])
     if not 0 <= sample < length:
         raise UsageError(f"sample {sample}: the trace has samples 0 to {length - 1}")
-    search = _Search(formula, values, period_in_ns(period))
     whole = float(values[formula.root][sample])
-    found = search.causes(sample, whole >= 0.0)
-    causes = []
-    for index in sorted(found, key=lambda each: formula.nodes[each].start):
-        samples = sorted(found[index])
-        at = values[index][samples]
-        causes.append(
-            Cause(
-                text=search.written(index),
-                signals=search.signals(index),
-                samples=tuple(samples),
-                value=float(at[np.argmin(np.abs(at))]),
-            )
+    search = _Search(formula, values, period_in_ns(period), strict=whole < 0.0)
+    causes = [
+        Cause(
+            text=search.written(index),
+            signals=search.signals(index),
+            samples=tuple(np.flatnonzero(read).tolist()),
+            value=float(values[index][decides][np.argmin(np.abs(values[index][decides]))]),
         )
+        for index, decides, read in search.causes(sample)
+    ]
     critical = search.critical(sample)
     named = None if critical is None else (search.written(critical[0]), critical[1])
     return Diagnosis(sample, whole, whole >= 0.0, tuple(causes), named)
 
 
 class _Search:
-    """Walks down from the root; a place is a node and a sample."""
+    """Walks down from the root with all samples of a node at once.
+
+    What is to be explained of a node at a sample is that its value lies above 0 or below. Where the root is below 0
+    both are meant strictly, also below negations; where it holds 0 counts as either.
+    """
 
     def __init__(
-        self, formula: Formula, values: dict[int, Float[np.ndarray, " time"]], period_ns: int
+        self, formula: Formula, values: dict[int, Float[np.ndarray, " time"]], period_ns: int, strict: bool
     ) -> None:
-        self.nodes, self.formula, self.values, self.period_ns = formula.nodes, formula, values, period_ns
+        self.formula, self.values, self.period_ns, self.strict = formula, values, period_ns, strict
+        self.nodes = formula.nodes
         self.length = len(values[formula.root])
 
     def written(self, index: int) -> str:
@@ -116,133 +116,195 @@ class _Search:
 
     def signals(self, index: int) -> tuple[str, ...]:
         """Names of the signals that a node reads."""
-        names, stack = set(), [index]
-        while stack:
-            node = self.nodes[stack.pop()]
-            stack.extend(node.args)
-            names |= {node.name} if node.op == "signal" else set()
-        return tuple(sorted(names))
+        return tuple(
+            sorted({self.nodes[at].name for at in self._below(index) if self.nodes[at].op == "signal"})
+        )
 
-    def causes(self, sample: int, holds: bool) -> dict[int, set[int]]:
-        """Predicate -> samples that force the root to be at least 0 (or below it).
-
-        Below a negation this reads at most 0 (or above it); what is chosen does not depend on it.
-        """
-        found: dict[int, set[int]] = defaultdict(set)
-        seen: set[tuple[int, int, bool]] = set()
-        stack = [(self.formula.root, sample, holds)]
+    def _below(self, index: int) -> list[int]:
+        """A node and all that it needs, the node first and arguments after what takes them."""
+        found, stack = {index}, [index]
         while stack:
-            claim = stack.pop()
-            if claim in seen:
+            fresh = set(self.nodes[stack.pop()].args) - found
+            found |= fresh
+            stack.extend(fresh)
+        return sorted(found, reverse=True)
+
+    def causes(self, sample: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Predicates in the order of the text: index, where they decide, and where they read signals for that."""
+        none = np.zeros(self.length, bool)
+        claims = {index: {True: none.copy(), False: none.copy()} for index in self.formula.needed}
+        claims[self.formula.root][self.values[self.formula.root][sample] >= 0.0][sample] = True
+        found = []
+        for index in reversed(self.formula.needed):
+            if not self._is_logic(index):
+                decides = claims[index][True] | claims[index][False]
+                if decides.any():
+                    found.append((index, decides, self._read(index, decides)))
                 continue
-            seen.add(claim)
-            index, at, above = claim
-            if self._is_logic(index):
-                stack.extend(self._reasons(index, at, above))
-            else:
-                found[index] |= self._read(index, at)
-        return found
+            for above, at in claims[index].items():
+                if at.any():
+                    for arg, side, where in self._reasons(index, at, above):
+                        claims[arg][side] |= where
+        yield from sorted(found, key=lambda each: self.nodes[each[0]].start)
 
     def _is_logic(self, index: int) -> bool:
-        return self.nodes[index].op in ("not", "and", "or") or self.nodes[index].op in TEMPORAL
-
-    def _reasons(self, index: int, at: int, above: bool) -> Iterator[tuple[int, int, bool]]:
-        """Places that force a node's value to lie above (or below) 0 at a sample."""
+        """Whether a node is explained by its arguments; an equality is a predicate, not a negated distance."""
         node = self.nodes[index]
         if node.op == "not":
-            yield node.args[0], at, not above
-            return
-        operator = TEMPORAL.get(node.op)
-        if operator and operator.shape == "until":
-            yield from ((*place, above) for place in self._until(index, at, above))
-            return
-        places = [
-            (arg, when) for arg in node.args for when in (self._window(index, at) if operator else (at,))
-        ]
-        least = operator.least if operator else node.op == "and"
-        if above != least and places:  # one is enough: the one that is farthest on this side
-            pick = max if above else min
-            places = [pick(places, key=lambda place: self.values[place[0]][place[1]])]
-        yield from ((*place, above) for place in places)
+            (arg,) = node.args
+            return not (self.nodes[arg].op == "distance" and self.nodes[arg].written == node.written)
+        return node.op in ("and", "or") or node.op in TEMPORAL
 
-    def _until(self, index: int, at: int, above: bool) -> Iterator[tuple[int, int]]:
-        left, right = self.nodes[index].args
-        window = self._window(index, at)
-        if not window:
-            return
-        if above:
-            reached = self._reached(index, at)
-            yield right, reached
-            yield from ((left, when) for when in range(at, reached, window.step))
-            return
-        for when in range(
-            at, window.stop, window.step
-        ):  # the right side holds nowhere before the left side breaks
-            if when in window:
-                yield right, when
-            if self.values[left][when] < 0.0:
-                yield left, when
-                return
-
-    def _reached(self, index: int, at: int) -> int:
-        """Where the right side of an until, whose window is not empty, is best reached."""
-        left, right = self.nodes[index].args
-        window = self._window(index, at)
-        held, best, reached = np.inf, -np.inf, window.start
-        for when in range(at, window.stop, window.step):
-            if when in window and min(self.values[right][when], held) > best:
-                best, reached = min(self.values[right][when], held), when
-            held = min(held, self.values[left][when])
-        return reached
-
-    def _window(self, index: int, at: int) -> range:
-        """The samples that an operator over time looks at, from the nearest on."""
+    def _reasons(
+        self, index: int, at: Bool[np.ndarray, " time"], above: bool
+    ) -> Iterator[tuple[int, bool, Bool[np.ndarray, " time"]]]:
+        """What forces a node's value to lie above (or below) 0 at some samples: argument, side, samples."""
         node = self.nodes[index]
-        operator = TEMPORAL[node.op]
-        first, last = (1, 1) if operator.shape == "shift" else ticks(self.formula, node, self.period_ns)
-        if operator.past:
-            return range(at - first, -1 if last is None else max(-1, at - last - 1), -1)
-        return range(at + first, self.length if last is None else min(self.length, at + last + 1))
+        if node.op == "not":
+            yield node.args[0], not above, at
+        elif node.op in ("and", "or"):
+            if above == (node.op == "and"):
+                yield from ((arg, above, at) for arg in node.args)
+                return
+            first, second = node.args
+            one, other = self.values[first], self.values[second]
+            chosen = one >= other if above else one <= other
+            yield first, above, at & chosen
+            yield second, above, at & ~chosen
+        elif TEMPORAL[node.op].shape == "until":
+            yield from ((arg, above, where) for arg, where in self._until(node, at, above))
+        else:
+            yield node.args[0], above, self._window(node, at, above)
 
-    def _read(self, index: int, at: int) -> set[int]:
-        """The samples at which a node reads signals."""
-        samples, seen, stack = set(), set(), [(index, at)]
-        while stack:
-            place = stack.pop()
-            if place in seen:
-                continue
-            seen.add(place)
-            node, when = self.nodes[place[0]], place[1]
-            if node.op == "signal":
-                samples.add(when)
-            elif node.op in TEMPORAL:
-                window = self._window(place[0], when)
-                near = window if TEMPORAL[node.op].shape != "until" else range(when, window.stop, window.step)
-                stack.extend((arg, each) for arg in node.args for each in near)
-            else:
-                stack.extend((arg, when) for arg in node.args)
-        return samples or {at}
+    def _window(self, node: Node, at: Bool[np.ndarray, " time"], above: bool) -> Bool[np.ndarray, " time"]:
+        """Of the windows of some samples: all of them, or of each the one that is farthest on this side."""
+        operator = TEMPORAL[node.op]
+        step = -1 if operator.past else 1
+        begin, end = self._bounds(node)
+        starts = np.flatnonzero(at[::step]) + begin
+        stops = np.minimum(starts - begin + end + 1, self.length)
+        starts, stops = starts[starts < self.length], stops[starts < self.length]
+        if above == operator.least:
+            return _union(starts, stops, self.length)[::step]
+        ahead = self.values[node.args[0]][::step]
+        found = np.zeros(self.length, bool)
+        found[_best(ahead if above else -ahead, starts, stops)] = True
+        return found[::step]
+
+    def _until(
+        self, node: Node, at: Bool[np.ndarray, " time"], above: bool
+    ) -> Iterator[tuple[int, Bool[np.ndarray, " time"]]]:
+        left, right = node.args
+        step = -1 if TEMPORAL[node.op].past else 1
+        begin, end = self._bounds(node)
+        now = np.flatnonzero(at[::step])
+        now = now[now + begin < self.length]
+        last = np.minimum(now + end, self.length - 1)
+        if above:  # the left side holds up to the first sample of the window at which the right side does
+            reached = _following(self._lies(right, True)[::step])[now + begin]
+            yield right, _at(reached, self.length)[::step]
+            yield left, _union(now, reached, self.length)[::step]
+        else:  # the right side holds nowhere in the window before the left side breaks
+            breaks = _following(self._lies(left, False)[::step])[now]
+            broken = breaks < last
+            yield left, _at(breaks[broken], self.length)[::step]
+            yield right, _union(now + begin, np.minimum(last, breaks) + 1, self.length)[::step]
+
+    def _lies(self, index: int, above: bool) -> Bool[np.ndarray, " time"]:
+        """Where a node's value lies above (or below) 0."""
+        values = self.values[index] if above else -self.values[index]
+        return values > 0.0 if self.strict else values >= 0.0
+
+    def _bounds(self, node: Node) -> tuple[int, int]:
+        """Bounds in samples; the length of the trace where there is none, or where they lie beyond it."""
+        if TEMPORAL[node.op].shape == "shift":
+            return 1, 1
+        begin, end = ticks(self.formula, node, self.period_ns)
+        return min(begin, self.length), self.length if end is None else min(end, self.length)
+
+    def _read(self, index: int, at: Bool[np.ndarray, " time"]) -> Bool[np.ndarray, " time"]:
+        """The samples at which a node reads signals for its value at some samples."""
+        below = self._below(index)
+        if not any(self.nodes[each].op in TEMPORAL for each in below):
+            return at
+        needed = {each: np.zeros(self.length, bool) for each in below}
+        needed[index] = at
+        for each in below:
+            node, where = self.nodes[each], needed[each]
+            if node.op in TEMPORAL:
+                step = -1 if TEMPORAL[node.op].past else 1
+                begin, end = self._bounds(node)
+                begin = 0 if TEMPORAL[node.op].shape == "until" else begin
+                now = np.flatnonzero(where[::step])
+                where = _union(now + begin, np.minimum(now + end + 1, self.length), self.length)[::step]
+            for arg in node.args:
+                needed[arg] = needed[arg] | where
+        leaves = [needed[each] for each in below if self.nodes[each].op == "signal"]
+        return np.any(leaves, axis=0) if leaves else at
 
     def critical(self, sample: int) -> tuple[int, int] | None:
         """The predicate whose value the root's is, up to the sign, and where; None where it lies outside the trace."""
         index, at = self.formula.root, sample
         while self._is_logic(index):
             node, value = self.nodes[index], self.values[index][at]
-            operator = TEMPORAL.get(node.op)
             if node.op == "not":
                 index = node.args[0]
                 continue
-            samples = self._window(index, at) if operator else (at,)
-            places = [(arg, when) for arg in node.args for when in samples]
-            if operator and operator.shape == "until" and places:
-                reached = self._reached(index, at)
-                step = -1 if operator.past else 1
-                places = [
-                    (node.args[1], reached),
-                    *((node.args[0], when) for when in range(at, reached, step)),
-                ]
-            following = next((place for place in places if self.values[place[0]][place[1]] == value), None)
-            if following is None:
+            samples = np.array([at])
+            if node.op in TEMPORAL:
+                begin, end = self._bounds(node)
+                begin = 0 if TEMPORAL[node.op].shape == "until" else begin
+                samples = np.arange(at + begin, min(at + end + 1, self.length))
+                if TEMPORAL[node.op].past:
+                    samples = np.arange(at - begin, max(at - end - 1, -1), -1)
+            for arg in node.args:
+                here = samples[self.values[arg][samples] == value]
+                if here.size:
+                    index, at = arg, int(here[0])
+                    break
+            else:
                 return None
-            index, at = following
         return index, at
+
+
+def _at(where: Int[np.ndarray, " n"], length: int) -> Bool[np.ndarray, " time"]:
+    """True at some samples."""
+    found = np.zeros(length, bool)
+    found[where] = True
+    return found
+
+
+def _union(
+    starts: Int[np.ndarray, " n"], stops: Int[np.ndarray, " n"], length: int
+) -> Bool[np.ndarray, " time"]:
+    """True at the samples from any start to before its stop; a stop at or before its start holds none."""
+    filled = stops > starts
+    edges = np.zeros(length + 1, np.int64)
+    np.add.at(edges, starts[filled], 1)
+    np.add.at(edges, stops[filled], -1)
+    return np.cumsum(edges[:-1]) > 0
+
+
+def _following(true: Bool[np.ndarray, " time"]) -> Int[np.ndarray, " time"]:
+    """The first true sample at or after each; the length where there is none."""
+    where = np.where(true, np.arange(true.size), true.size)
+    return np.minimum.accumulate(where[::-1])[::-1]
+
+
+def _best(
+    values: Float[np.ndarray, " time"], starts: Int[np.ndarray, " n"], stops: Int[np.ndarray, " n"]
+) -> Int[np.ndarray, " n"]:
+    """The sample of the greatest value in each interval, none of which is empty (a sparse table: Bender and
+    Farach-Colton, "The LCA problem revisited", 2000)."""
+    if not starts.size:
+        return starts
+    levels = np.floor(np.log2(stops - starts)).astype(np.int64)
+    chosen = np.zeros_like(starts)
+    table, width = np.arange(values.size), 1
+    for level in range(int(levels.max()) + 1):
+        here = levels == level
+        one, other = table[starts[here]], table[stops[here] - width]
+        chosen[here] = np.where(values[one] >= values[other], one, other)
+        one, other = table[:-width], table[width:]
+        table, width = np.where(values[one] >= values[other], one, other), 2 * width
+    return chosen

@@ -5,7 +5,7 @@ its window has passed, and what is combined with it waits for it. So no operator
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from phalanx.errors import DataError, UsageError
@@ -14,7 +14,7 @@ from phalanx.stl.offline import period_in_ns
 from phalanx.stl.operators import TEMPORAL
 from phalanx.stl.parser import parse
 from phalanx.stl.places import misplaced
-from phalanx.stl.stages import Stage, stage_of
+from phalanx.stl.stages import Stage, stages_of
 
 __all__ = ["Monitor", "Verdict"]
 
@@ -40,8 +40,8 @@ class Verdict(NamedTuple):
 
     @property
     def satisfied(self) -> bool | None:
-        """True or False as soon as that is certain, None before (a value of 0 decides nothing)."""
-        return True if self.lo > 0.0 else False if self.hi < 0.0 else None
+        """True or False as soon as that is certain, None before; 0 counts as satisfied, as in ``diagnose``."""
+        return True if self.lo >= 0.0 else False if self.hi < 0.0 else None
 
 
 class Monitor:
@@ -81,15 +81,17 @@ class Monitor:
         self._period_ns = period_in_ns(period)
         self._broken = ""
         self._signals = self.formula.signals
+        self._defined = (*self.formula.names, *self.formula.constants)
         self._compile()
 
     def _compile(self) -> None:
         formula = self.formula
-        self._stages: dict[int, Stage] = {}
+        self._stages: list[Stage] = []
+        last: dict[int, Stage] = {}
         below = _below_time(formula)
         for index in formula.needed:
             node = formula.nodes[index]
-            args = [self._stages[arg] for arg in node.args]
+            args = [last[arg] for arg in node.args]
             begin, end = ticks(formula, node, self._period_ns)
             operator = TEMPORAL.get(node.op)
             if (
@@ -104,8 +106,10 @@ class Monitor:
                     "needed at others; give it a bound, or use robustness() on the whole trace"
                 )
                 raise misplaced(UsageError, formula.text, node.at, message)
-            self._stages[index] = stage_of(node, args, begin, end)
-        self._root = self._stages[formula.root]
+            stages = stages_of(node, args, begin, end)
+            self._stages += stages
+            last[index] = stages[-1]
+        self._root = last[formula.root]
 
     @property
     def horizon(self) -> int | None:
@@ -116,25 +120,60 @@ class Monitor:
         """Takes the next sample in.
 
         Raises:
-            UsageError: a signal that the formula reads is missing.
+            UsageError: a signal that the formula reads is missing, or one has a name that the formula defines.
             DataError: a value that is no number (the sample is not taken in), or arithmetic without a result (the
                 monitor then cannot go on, and says so).
         """
-        if self._broken:
-            raise DataError(f"{self._broken}; this monitor cannot go on, start a new one")
+        self._goes_on()
         values = self._checked(sample)
-        for stage in self._stages.values():
-            try:
-                stage.advance(values)
-            except (ArithmeticError, ValueError):
-                self._fail(stage)
+        self._each(lambda stage: stage.advance(values))
         self.samples += 1
         root = self._root
-        if root.value is not None and root.delay != _INF:
+        if root.value is not None:
             return Verdict(root.value, root.value, root.emitted - 1)
-        return Verdict(*root.first(), 0)
+        return Verdict(*root.first, 0)
+
+    def finish(self) -> list[Verdict]:
+        """Ends the stream: the verdicts on all samples that were still open, as whole traces have them.
+
+        Nothing can be taken in afterwards.
+
+        Raises:
+            DataError: arithmetic without a result, or a monitor that has ended.
+        """
+        self._goes_on()
+        done, count = self._root.emitted, self.samples
+        if count:
+            self._each(lambda stage: stage.close(count))
+        self._broken = "the stream has ended"
+        if count and self._root.delay == _INF:
+            return [Verdict(*self._root.first, 0)]
+        return [Verdict(value, value, done + offset) for offset, value in enumerate(self._root.tail)]
+
+    def _goes_on(self) -> None:
+        if self._broken:
+            raise DataError(f"{self._broken}; this monitor cannot go on, start a new one")
+
+    def _each(self, work: Callable[[Stage], None]) -> None:
+        """Does something with every stage, arguments first."""
+        for stage in self._stages:
+            try:
+                work(stage)
+            except (ArithmeticError, ValueError):
+                node = stage.node
+                part = self.formula.text[node.start : node.end]
+                message = f"{part!r} has no value at sample {stage.emitted} ({node.op})"
+                error = misplaced(DataError, self.formula.text, node.at, message)
+                self._broken = str(error)
+                raise error from None
 
     def _checked(self, sample: Mapping[str, Any]) -> dict[str, float]:
+        """The sample's values that the formula reads."""
+        taken = [name for name in self._defined if name in sample]
+        if taken:
+            raise UsageError(
+                f"{taken[0]!r} is defined in the formula and a signal of sample {self.samples}; rename one"
+            )
         values = {}
         for name in self._signals:
             if name not in sample:
@@ -149,34 +188,6 @@ class Monitor:
                     f"signal {name!r} is NaN at sample {self.samples}; the sample is not taken in: send it whole"
                 )
         return values
-
-    def _fail(self, stage: Stage) -> None:
-        node = stage.node
-        part = self.formula.text[node.start : node.end]
-        message = f"{part!r} has no value at sample {stage.emitted} ({node.op})"
-        error = misplaced(DataError, self.formula.text, node.at, message)
-        self._broken = str(error)
-        raise error
-
-    def finish(self) -> list[Verdict]:
-        """Ends the stream: the verdicts on all samples that were still open, as whole traces have them.
-
-        Nothing can be taken in afterwards.
-        """
-        if self._broken:
-            raise DataError(f"{self._broken}; this monitor cannot go on, start a new one")
-        self._broken = "the stream has ended"
-        count = self.samples
-        if not count:
-            return []
-        unbounded = self._root.delay == _INF
-        done = self._root.emitted
-        for stage in self._stages.values():
-            stage.close(count)
-        if unbounded:
-            return [Verdict(*self._root.first(), 0)]
-        tail = self._root.tail
-        return [Verdict(value, value, done + offset) for offset, value in enumerate(tail)]
 
 
 def _below_time(formula: Formula) -> set[int]:

@@ -1,19 +1,20 @@
 """The nodes of a formula at work on a stream: each takes what its arguments have just emitted, and may emit one value.
 
 A stage emits the values of samples 0, 1, 2, ... in order, each ``delay`` updates after its sample came. Beside that it
-knows an interval for sample 0 (``first``), which narrows until the value is emitted.
+knows an interval for sample 0 (``first``), which narrows until the value is emitted. Stages work in an order in which
+arguments come first, so that each does a constant number of steps an update, whoever shares it.
 """
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
 
 from phalanx.stl.formula import Node
 from phalanx.stl.operators import ARITHMETIC, POINTWISE, TEMPORAL, Temporal
-from phalanx.stl.windows import Delay, Extreme, Steps
+from phalanx.stl.windows import Delay, Extreme, Reach, Steps
 
-__all__ = ["Interval", "Stage", "stage_of"]
+__all__ = ["Interval", "Stage", "stages_of"]
 
 Interval = tuple[float, float]
 _INF = math.inf
@@ -31,13 +32,14 @@ class _Scalars:
 
 
 class Stage:
-    """One node at work; this one alone is a signal or a constant.
+    """One node at work, or a part of one; this one alone is a signal or a constant.
 
     Attributes:
         node: which.
         delay: updates between a sample and the emission of its value; infinite where it is never known.
         value: what the last update emitted, None if nothing.
         emitted: values so far.
+        first: bounds of the value at sample 0.
         tail: what ``close`` emitted.
     """
 
@@ -46,20 +48,12 @@ class Stage:
         self.delay = delay
         self.value: float | None = None
         self.emitted = 0
+        self.first: Interval = _UNKNOWN
         self.tail: list[float] = []
-        self._known: float | None = None
 
     def advance(self, sample: Mapping[str, float]) -> None:
-        """One update."""
+        """One update; arguments have had theirs."""
         self._emit(sample[self.node.name] if self.node.op == "signal" else self.node.value)
-
-    def first(self) -> Interval:
-        """Bounds of the value at sample 0."""
-        return (self._known, self._known) if self._known is not None else self.bounds()
-
-    def bounds(self) -> Interval:
-        """Bounds of the value at sample 0 while it is not known."""
-        return _UNKNOWN
 
     def close(self, count: int) -> None:
         """The trace has ended after ``count`` samples: emits what is still open into ``tail``."""
@@ -68,7 +62,7 @@ class Stage:
         self.value = value
         if value is not None:
             if not self.emitted:
-                self._known = value
+                self.first = (value, value)
             self.emitted += 1
 
 
@@ -77,22 +71,28 @@ class _Inner(Stage, ABC):
 
     Attributes:
         args: the arguments' stages.
-        outside: what it takes for the arguments of a sample beyond the end.
+        ended: whether the trace has ended.
     """
-
-    outside: tuple[float, ...] = ()
 
     def __init__(self, node: Node, args: Sequence[Stage], own_delay: float = 0) -> None:
         ready = max(arg.delay for arg in args)
         super().__init__(node, ready + own_delay)
         self.args = tuple(args)
-        self._ended = False
+        self.ended = False
         waits = [(arg, ready - arg.delay) for arg in args] if ready < _INF else []
         self._inputs = [(arg, Delay(int(wait)) if wait else None) for arg, wait in waits]
 
     @abstractmethod
     def push(self, *args: float) -> float | None:
         """Takes the arguments' next values; the value that they make known, if any."""
+
+    def bounds(self) -> Interval:
+        """Bounds of the value at sample 0 while it is not known."""
+        return _UNKNOWN
+
+    def rest(self, count: int) -> list[float]:
+        """The values of the samples that are still open when the trace has ended, from the first of them on."""
+        return []
 
     def advance(self, sample: Mapping[str, float]) -> None:
         given = []
@@ -102,14 +102,19 @@ class _Inner(Stage, ABC):
                 value = hold(value)
             given.append(value)
         self._emit(self.push(*given) if given and None not in given else None)
+        if not self.emitted:
+            self.first = self.bounds()
 
     def close(self, count: int) -> None:
         waiting = [([*hold.held] if hold else []) + arg.tail for arg, hold in self._inputs]
-        for values in zip(*waiting, strict=True):
+        assert len(set(map(len, waiting))) < 2, "arguments out of step"
+        for values in zip(*waiting, strict=False):
             self._keep(self.push(*values))
-        while self.delay < _INF and self.emitted < count:
-            self._keep(self.push(*self.outside))
-        self._ended = True
+        for value in self.rest(count) if self.delay < _INF else ():
+            self._keep(value)
+        self.ended = True
+        if not self.emitted:
+            self.first = self.bounds()
 
     def _keep(self, value: float | None) -> None:
         self._emit(value)
@@ -118,6 +123,8 @@ class _Inner(Stage, ABC):
 
 
 class _Pointwise(_Inner):
+    """An operator at one sample."""
+
     def __init__(self, node: Node, args: Sequence[Stage]) -> None:
         super().__init__(node, args)
         self._function: Callable[..., float] = POINTWISE[node.op]
@@ -129,7 +136,7 @@ class _Pointwise(_Inner):
         return value
 
     def bounds(self) -> Interval:
-        of = [arg.first() for arg in self.args]
+        of = [arg.first for arg in self.args]
         if self.node.op == "not":
             return -of[0][1], -of[0][0]
         if self.node.op in ("and", "or"):
@@ -160,7 +167,6 @@ class _Window(_Inner):
     ) -> None:
         super().__init__(node, args, 0 if operator.past else _INF if end is None else end)
         self._operator, self._begin, self._end = operator, begin, end
-        self.outside = (operator.pad,)
         self._extreme = Extreme(operator.least, None if end is None else end - begin + 1)
         self._hold = Delay(begin) if operator.past and begin else None
         self._taken, self._best = 0, operator.pad
@@ -180,87 +186,123 @@ class _Window(_Inner):
 
     def bounds(self) -> Interval:
         if self._operator.past:
-            return self.args[0].first() if not self._begin else (self._operator.pad, self._operator.pad)
-        if self._ended:
+            return self.args[0].first if not self._begin else (self._operator.pad, self._operator.pad)
+        if self.ended:
             return self._best, self._best
         return (-_INF, self._best) if self._operator.least else (self._best, _INF)
 
+    def rest(self, count: int) -> list[float]:
+        if self._operator.past:
+            return []
+        return self._extreme.suffixes(self.emitted + self._begin, count + self._begin, self._operator.pad)
+
 
 class _Until(_Inner):
-    """until and since, timed or not."""
+    """until and since from the sample itself on: [0, end], or without a bound."""
 
-    outside = (_INF, -_INF)
-
-    def __init__(
-        self, node: Node, args: Sequence[Stage], operator: Temporal, begin: int, end: int | None
-    ) -> None:
+    def __init__(self, node: Node, args: Sequence[Stage], operator: Temporal, end: int | None) -> None:
         super().__init__(node, args, 0 if operator.past else _INF if end is None else end)
-        self._past, self._begin, self._end = operator.past, begin, end
-        self._steps = Steps(None if end is None else end - begin + 1, newest_last=operator.past)
-        self._left_before = Extreme(True, begin) if begin else None
-        lag = begin if operator.past else 0 if end is None else end - begin + 1
-        self._lagging = (Delay(lag), Delay(lag)) if begin else None
-        self._taken, self._reached, self._held = 0, -_INF, _INF
+        self._past, self._end, self._taken = operator.past, end, 0
+        self._steps = Steps(None if end is None else end + 1, newest_last=operator.past)
+        self._reach = Reach(0, end)
 
     def push(self, *args: float) -> float | None:
-        left, right = args
         if self._past:
-            return self._since(left, right)
-        if self._end is None or self._taken <= self._end:
-            if self._taken >= self._begin:
-                self._reached = max(self._reached, min(right, self._held))
-            self._held = min(self._held, left)
+            return self._steps(*args)
+        self._reach(*args)
         self._taken += 1
         if self._end is None:
             return None
-        found = self._steps(left, right)
-        if self._left_before and self._lagging:
-            earlier = self._lagging[0](left)
-            found = found if earlier is None else min(found, self._left_before(earlier))
+        found = self._steps(*args)
         return found if self._taken > self._end else None
 
-    def _since(self, left: float, right: float) -> float:
-        if not (self._left_before and self._lagging):
-            return self._steps(left, right)
-        held = self._left_before(left)
-        earlier_left, earlier_right = self._lagging[0](left), self._lagging[1](right)
-        if earlier_left is None or earlier_right is None:
-            return -_INF
-        return min(held, self._steps(earlier_left, earlier_right))
-
     def bounds(self) -> Interval:
-        if self._past:
-            return self.args[1].first() if not self._begin else (-_INF, -_INF)
-        if self._ended:
-            return self._reached, self._reached
-        return self._reached, max(self._reached, self._held)
+        return self.args[1].first if self._past else self._reach.interval(self.ended)
+
+    def rest(self, count: int) -> list[float]:
+        open_ones = count - self.emitted
+        return [] if self._past or not open_ones else self._steps.suffixes()[-open_ones:]
 
 
 class _Shift(_Inner):
-    """The neighbour's value."""
+    """The value so many samples aside."""
 
-    def __init__(self, node: Node, args: Sequence[Stage], operator: Temporal) -> None:
-        super().__init__(node, args, 0 if operator.past else 1)
-        self._operator, self._before = operator, operator.pad if operator.past else None
-        self.outside = (operator.pad,)
+    def __init__(self, node: Node, args: Sequence[Stage], operator: Temporal, by: int = 1) -> None:
+        super().__init__(node, args, 0 if operator.past else by)
+        self._operator, self._by, self._taken = operator, by, 0
+        self._hold = Delay(by)
 
     def push(self, *args: float) -> float | None:
         (value,) = args
-        before, self._before = self._before, value
-        return before if self._operator.past or before is None else value
+        if self._operator.past:
+            before = self._hold(value)
+            return self._operator.pad if before is None else before
+        self._taken += 1
+        return value if self._taken > self._by else None
 
     def bounds(self) -> Interval:
         return (self._operator.pad, self._operator.pad) if self._operator.past else _UNKNOWN
 
+    def rest(self, count: int) -> list[float]:
+        return [] if self._operator.past else [self._operator.pad] * (count - self.emitted)
 
-def stage_of(node: Node, args: Sequence[Stage], begin: int, end: int | None) -> Stage:
-    """The stage of a node; bounds in samples."""
+
+class _Later(_Pointwise):
+    """The lesser of both shares of an until that begins later; its bounds come from its own arguments."""
+
+    def __init__(
+        self, node: Node, shares: Sequence[Stage], args: Sequence[Stage], begin: int, end: int
+    ) -> None:
+        super().__init__(node, shares)
+        self._watch = _Watch(node, args, begin, end)
+
+    def advance(self, sample: Mapping[str, float]) -> None:
+        self._watch.advance(sample)
+        super().advance(sample)
+
+    def close(self, count: int) -> None:
+        self._watch.close(count)
+        super().close(count)
+
+    def bounds(self) -> Interval:
+        return self._watch.bounds()
+
+
+class _Watch(_Inner):
+    """Bounds of an until at sample 0; emits nothing."""
+
+    def __init__(self, node: Node, args: Sequence[Stage], begin: int, end: int) -> None:
+        super().__init__(node, args, _INF)
+        self._reach = Reach(begin, end)
+
+    def push(self, *args: float) -> None:
+        self._reach(*args)
+
+    def bounds(self) -> Interval:
+        return self._reach.interval(self.ended)
+
+
+def stages_of(node: Node, args: Sequence[Stage], begin: int, end: int | None) -> list[Stage]:
+    """The stages of a node, in the order in which they work; the last one has its value. Bounds are in samples.
+
+    ``p until[a,b] q`` is the lesser of ``always[0,a-1] p`` and of ``p until[0,b-a] q`` a samples later.
+    """
     if node.op in ("signal", "constant"):
-        return Stage(node)
+        return [Stage(node)]
     if node.op in POINTWISE:
-        return _Pointwise(node, args)
+        return [_Pointwise(node, args)]
     operator = TEMPORAL[node.op]
     if operator.shape == "shift":
-        return _Shift(node, args, operator)
-    kind: Any = _Window if operator.shape == "window" else _Until
-    return kind(node, args, operator, begin, end)
+        return [_Shift(node, args, operator)]
+    if operator.shape == "window":
+        return [_Window(node, args, operator, begin, end)]
+    if not begin or end is None:
+        return [_Until(node, args, operator, end)]
+    least = TEMPORAL["historically" if operator.past else "always"]
+    held = _Window(node, args[:1], least, 0, begin - 1)
+    near = _Until(node, args, operator, end - begin)
+    moved = _Shift(node, [near], operator, begin)
+    both = replace(node, op="and")
+    if operator.past:
+        return [held, near, moved, _Pointwise(both, [held, moved])]
+    return [held, near, moved, _Later(both, [held, moved], args, begin, end)]

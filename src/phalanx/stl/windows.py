@@ -7,7 +7,7 @@ Tangwongsan, Hirzel and Schneider, "In-order sliding-window aggregation in worst
 
 from collections import deque
 
-__all__ = ["Delay", "Extreme", "Steps"]
+__all__ = ["Delay", "Extreme", "Reach", "Steps"]
 
 
 class Delay:
@@ -52,6 +52,15 @@ class Extreme:
             wedge.popleft()
         return wedge[0][1]
 
+    def suffixes(self, first: int, stop: int, pad: float) -> list[float]:
+        """The extremes of all values from the ``first`` one taken on, from the next one on, and so on; else ``pad``."""
+        entries, at, found = list(self._wedge), 0, []
+        for start in range(first, stop):
+            while at < len(entries) and entries[at][0] < start:
+                at += 1
+            found.append(entries[at][1] if at < len(entries) else pad)
+        return found
+
 
 class Steps:
     """The last ``length`` steps x -> max(right, min(left, x)) in a row, from x = -inf; all where it is None.
@@ -88,6 +97,15 @@ class Steps:
             return max(self._low, min(self._high, older))
         return max(older, min(hold, self._low))
 
+    def suffixes(self) -> list[float]:
+        """The value of the steps from each one that is held to the newest, from the oldest on (until)."""
+        value, found = float("-inf"), []
+        for right, hold in reversed(self._back):
+            value = max(right, min(hold, value))
+            found.append(value)
+        found += [max(low, min(high, value)) for low, high in self._front]
+        return found[::-1]
+
     def _drop_oldest(self) -> None:
         if not self._front:
             low, high = float("-inf"), float("inf")
@@ -100,3 +118,25 @@ class Steps:
             self._back.clear()
             self._low, self._high = float("-inf"), float("inf")
         self._front.pop()
+
+
+class Reach:
+    """What is known of ``until[begin,end]`` at the first sample: its value lies between what has been reached and that
+    or what its left side still allows."""
+
+    __slots__ = ("_begin", "_end", "_held", "_reached", "_taken")
+
+    def __init__(self, begin: int, end: int | None) -> None:
+        self._begin, self._end = begin, end
+        self._taken, self._reached, self._held = 0, float("-inf"), float("inf")
+
+    def __call__(self, left: float, right: float) -> None:
+        if self._end is None or self._taken <= self._end:
+            if self._taken >= self._begin:
+                self._reached = max(self._reached, min(right, self._held))
+            self._held = min(self._held, left)
+        self._taken += 1
+
+    def interval(self, ended: bool) -> tuple[float, float]:
+        """Bounds, which meet once the trace has ended."""
+        return self._reached, self._reached if ended else max(self._reached, self._held)
