@@ -23,7 +23,9 @@ class Monitor:
     The trace satisfies the formula if it holds at the first sample (put `always` before what is to hold at all). Exit
     code 1 if not. A column `time` (seconds) or `time_ns` must ascend by one period a row. docs/stl.md has the language.
 
-    Example: phalanx monitor "always (threat > 0 -> eventually[0,5] contained > 0)" --trace trace.csv
+    Columns of 0 and 1 are compared with a half: > and >= are one.
+
+    Example: phalanx monitor "always (threat > .5 -> eventually[0,5] contained > .5)" --trace trace.csv
     """
 
     spec: Annotated[str, tyro.conf.Positional]
@@ -54,14 +56,8 @@ class Monitor:
         if self.out and self.out.resolve() == self.trace.resolve():
             raise UsageError(f"--out {self.out} is the trace itself; name another file")
         formula = parse_formula(self.spec)
-        trace = read_trace(self.trace, None if self.period is None else seconds(self.period))
+        trace = read_trace(self.trace, formula.signals, None if self.period is None else seconds(self.period))
         table, period = trace.frame, trace.period_s
-        missing = [name for name in formula.signals if name not in table.columns]
-        if missing:
-            known = ", ".join(table.columns)
-            raise UsageError(
-                f"{self.trace} has no column {missing[0]!r}, which the formula reads; it has: {known}"
-            )
         taken = [name for name in (*formula.names, *formula.constants) if name in table.columns]
         if taken:
             raise UsageError(
@@ -148,7 +144,12 @@ class Monitor:
             )
             return f"{word} at sample 0, certain {when}: robustness {result['robustness']:.6g}, {known}"
         lines = [
-            f"{word} at sample 0: robustness {result['robustness']:.6g}",
+            f"{word} at sample 0: robustness {result['robustness'] + 0.0:.6g}"
+            + (
+                ", on the border (> and >= are one: compare flags with .5)"
+                if result["robustness"] == 0.0
+                else ""
+            ),
             f"{result['violated_samples']} of {result['samples']} samples violated, "
             f"least {result['robustness_min']:.6g} at sample {result['least_at']}",
             "",

@@ -16,6 +16,7 @@ from phalanx.data.events import EventTable
 from phalanx.data.features import command_name, group_of, path_class
 from phalanx.data.history import rolling_features
 from phalanx.data.rolling import EVENT_CLASSES, ROLLING_COLUMNS
+from phalanx.envs.export import simulate_table
 from phalanx.errors import DataError, UsageError
 from phalanx.types import Column
 
@@ -54,6 +55,41 @@ def _table(n: int = 60, seed: int = 0) -> EventTable:
 
 def _equal(a: Encoded, b: Encoded) -> bool:
     return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in Encoded.__dataclass_fields__)
+
+
+def test_no_truth_of_a_simulated_table_is_an_input() -> None:
+    table = simulate_table(hosts=2, hours=0.5, campaigns=2, seed=3)
+    encoder = Encoder.fit(table, np.arange(len(table)))
+    inputs = {column.source for column in encoder.categories} | {column.name for column in encoder.numbers}
+    assert inputs & set(table.columns) and not inputs & {
+        "label",
+        "campaign",
+        "stage",
+        "technique",
+        "cause",
+        "bait",
+    }
+    assert any(note.startswith("left out as truth: ") and "technique" in note for note in encoder.notes)
+    for name in ("technique", "cause", "bait"):
+        with pytest.raises(UsageError, match="the truth itself"):
+            Encoder.fit(table, np.arange(len(table)), features=["kind", name])
+
+
+def test_what_is_filled_in_for_one_side_alone_is_no_input() -> None:
+    frame = pl.DataFrame(
+        {
+            "time_ns": [5, 3, 9, 1],
+            "subject": ["a", "b", "c", "d"],
+            "kind": ["READ", "WRITE", "READ", "WRITE"],
+            "label": [0, 1, 1, 0],
+            "verdict_note": ["", "seen", "known", ""],
+            "score": [None, 0.3, 0.2, None],
+            "size": [1.0, 5.0, 2.0, 7.0],
+        }
+    )
+    encoder = Encoder.fit(EventTable.of(frame), np.arange(4))
+    assert [column.name for column in encoder.numbers if column.name in frame.columns] == ["size"]
+    assert sum("filled in for the malicious rows alone" in note for note in encoder.notes) == 2
 
 
 def test_default_features() -> None:

@@ -357,7 +357,10 @@ def test_ingest_writes_table_and_rejects(tmp_path: Path) -> None:
     assert sorted(rejects[0]) == ["raw", "reason", "row", "source"]
     assert sorted(reject["row"] for reject in rejects) == [2, 3]
     assert sorted(path.name for path in out.parent.iterdir()) == ["events.parquet", "events.rejects.jsonl"]
-    clean = ingest(out, out)
+    with pytest.raises(UsageError, match="one of the sources"):
+        ingest(out, out)
+    good = _write(tmp_path / "good.csv", "time_ns,subject,kind,label\n1,p,READ,0\n")
+    clean = ingest(good, out)
     assert clean.rejects_file is None and not report.rejects_file.exists() and clean.rows == 1
 
 

@@ -11,7 +11,14 @@ from jaxtyping import Bool, Int, Int8, Int64
 from phalanx.data.rolling import EVENT_CLASSES
 from phalanx.errors import DataError
 
-__all__ = ["CONTRACT_COLUMNS", "EventTable", "KIND_CLASS", "REQUIRED_COLUMNS", "event_class_of"]
+__all__ = [
+    "CONTRACT_COLUMNS",
+    "EventTable",
+    "KIND_CLASS",
+    "REQUIRED_COLUMNS",
+    "TRUTH_COLUMNS",
+    "event_class_of",
+]
 
 REQUIRED_COLUMNS = ("time_ns", "subject", "kind")
 
@@ -29,6 +36,9 @@ CONTRACT_COLUMNS: Mapping[str, pl.DataType] = {
     "campaign": pl.String(),
     "stage": pl.String(),
 }
+
+TRUTH_COLUMNS = ("label", "campaign", "stage", "technique", "cause", "bait")
+"""What is known of an event only afterwards, or to the simulator alone; never an input."""
 
 _EPOCH_NS = (
     10**17

@@ -8,13 +8,13 @@ import numpy as np
 import polars as pl
 from jaxtyping import Int, Int8
 
-from phalanx.data.events import CONTRACT_COLUMNS, EventTable
+from phalanx.data.events import CONTRACT_COLUMNS, TRUTH_COLUMNS, EventTable
 from phalanx.errors import UsageError, unknown_name
 
 __all__ = ["TRANSFORMS", "Chosen", "Feature", "choose_features", "command_name", "group_of", "path_class"]
 
 _TRUTH = re.compile(
-    r"label|^attack|^campaign|^stage$|^difficulty|^(is_)?(suspicious|malicious|sus|evil|anomaly|truth|ground_truth|target)$"
+    r"label|^attack|^campaign|^stage$|^(mitre_)?(technique|tactic)s?(_ids?|_names?)?$|^cause$|^bait$|^difficulty|^(is_)?(suspicious|malicious|sus|evil|anomaly|truth|ground_truth|target)$"
     r"|^(part|partition|split|fold|subset)$",
     re.IGNORECASE,
 )
@@ -136,9 +136,9 @@ def choose_features(
 ) -> Chosen:
     """The default features, or exactly those asked for.
 
-    Left out by default: truth and splits, times and positions (by name, or strictly monotone with the row order),
-    ids (by name, or text that is mostly unique), copies of the label or of another column, functions of the kind,
-    constants.
+    Left out by default: truth and splits, what is filled in for the malicious (or the benign) rows alone, times and
+    positions (by name, or strictly monotone with the row order), ids (by name, or text that is mostly unique), copies
+    of the label or of another column, functions of the kind, constants.
 
     Args:
         table: events.
@@ -154,10 +154,11 @@ def choose_features(
     frame, labels = table.frame[rows], table.labels[rows]
     kinds = frame["kind"].n_unique()
     chosen, notes, skipped_id, skipped_time = [], [], [], []
+    truth = [name for name in frame.columns if _is_truth(name)]
     for name in ("kind", "object_kind", "path", "command"):
         if name in frame.columns:
             _add(chosen, notes, frame, _feature(frame[name]))
-    for name in [name for name in frame.columns if name not in CONTRACT_COLUMNS and not _TRUTH.search(name)]:
+    for name in [name for name in frame.columns if name not in (*CONTRACT_COLUMNS, *truth)]:
         series = frame[name]
         if _TIME.search(name) or (series.dtype.is_numeric() and _is_monotone(series)):
             skipped_time.append(name)
@@ -173,10 +174,14 @@ def choose_features(
             notes.append(f"{name} left out: {twin}")
         else:
             _add(chosen, notes, frame, Feature(name, name) if is_code and values <= max_values else feature)
-    for what, names in (("ids", skipped_id), ("times or positions", skipped_time)):
+    for what, names in (("truth", truth), ("ids", skipped_id), ("times or positions", skipped_time)):
         if names:
             notes.append(f"left out as {what}: {', '.join(names)}")
     return Chosen(tuple(chosen), tuple(notes))
+
+
+def _is_truth(name: str) -> bool:
+    return name in TRUTH_COLUMNS or (name not in CONTRACT_COLUMNS and _TRUTH.search(name) is not None)
 
 
 def _asked_for(table: EventTable, rows: Int[np.ndarray, " row"], features: Sequence[str]) -> Chosen:
@@ -190,7 +195,7 @@ def _asked_for(table: EventTable, rows: Int[np.ndarray, " row"], features: Seque
         name = asked if asked in table.columns else by_name.get(asked, asked)
         if name not in table.columns:
             raise unknown_name("feature", asked, table.columns)
-        if name in ("label", "campaign", "stage"):
+        if name in TRUTH_COLUMNS:
             raise UsageError(
                 f"feature {name!r} is the truth itself; choose columns that exist before the verdict"
             )
@@ -236,6 +241,10 @@ def _twin(
 ) -> str | None:
     """What a column merely repeats, if anything."""
     series = frame[name]
+    empty = (series.is_null() | (series == "") if series.dtype == pl.String else series.is_null()).to_numpy()
+    for what, side in (("malicious", 1), ("benign", 0)):
+        if (labels == side).any() and np.array_equal(~empty[labels >= 0], labels[labels >= 0] == side):
+            return f"it is filled in for the {what} rows alone"
     for other in ("path", "command"):
         if other in frame.columns and series.dtype == pl.String and (series == frame[other]).all():
             return f"the same as {other}"

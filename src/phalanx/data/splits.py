@@ -93,8 +93,8 @@ def split_rows(
 def _check(table: EventTable, splits: Splits, how: str) -> None:
     labels = table.labels
     remedy = {
-        "time": "Use --split group or stratified, or data that covers more time",
-        "group": "Use --split stratified or time, another --group column, or data with more groups",
+        "time": "Use --split group; or stratified (one process on both sides); or data of more time",
+        "group": "Use --split time; or stratified (one process on both sides); or data of more groups",
     }.get(how, "Use more rows")
     for name, rows in zip(_PARTS, splits.parts, strict=True):
         if not len(rows):
@@ -236,7 +236,7 @@ def _by_group(
     if len(sizes) < 3:
         raise DataError(
             f"the group split needs at least three groups; the table has {len(sizes)}. "
-            "Use --split time or stratified, or another --group column"
+            "Use --split time or stratified"
         )
     positives = np.bincount(ids, weights=table.labels == 1).astype(np.int64)
     part_of = _assign(sizes, positives, fractions, seed)[ids]

@@ -1,5 +1,6 @@
 """Tables of signals, one row a period: read whole, with their time checked."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import polars as pl
 
 from phalanx.data.files import load_frame
 from phalanx.data.rows import ROW
-from phalanx.errors import DataError
+from phalanx.errors import DataError, UsageError
 
 __all__ = ["TIME_COLUMNS", "Trace", "read_trace"]
 
@@ -31,16 +32,18 @@ class Trace:
     period_s: float
 
 
-def read_trace(path: Path, period_s: float | None = None) -> Trace:
+def read_trace(path: Path, signals: Sequence[str] = (), period_s: float | None = None) -> Trace:
     """Reads a trace: CSV, NDJSON, Parquet or Arrow.
 
     Args:
         path: the file.
+        signals: columns that are needed; they come out as float64.
         period_s: seconds between rows; that of the time column, else 1, unless given.
 
     Raises:
-        DataError: a file that cannot be read whole, or a time column that does not ascend by one period a row (within
-            a tenth of it, as in RTAMT).
+        UsageError: a signal that is no column.
+        DataError: a file that cannot be read whole, a value that is no number, or a time column that does not ascend by
+            one period a row (within a tenth of it, as in RTAMT).
     """
     loaded = load_frame(path)
     if loaded.rejects:
@@ -50,6 +53,7 @@ def read_trace(path: Path, period_s: float | None = None) -> Trace:
             "A trace without them would have gaps; mend the file"
         )
     frame = loaded.frame.drop(ROW, strict=False)
+    frame = frame.with_columns(*(_numbers(path, frame, name) for name in signals))
     name = next((name for name in TIME_COLUMNS if name in frame.columns), None)
     if name is None or frame.height < 2:
         return Trace(frame, 1.0 if period_s is None else period_s)
@@ -70,3 +74,23 @@ def read_trace(path: Path, period_s: float | None = None) -> Trace:
             "resample the trace to one row a period"
         )
     return Trace(frame, period_s)
+
+
+def _numbers(path: Path, frame: pl.DataFrame, name: str) -> pl.Series:
+    """A column as float64, every value a number."""
+    if name not in frame.columns:
+        known = ", ".join(frame.columns)
+        raise UsageError(f"{path} has no column {name!r}, which the formula reads; it has: {known}")
+    try:
+        numbers = frame[name].cast(pl.Float64, strict=False)
+    except pl.exceptions.PolarsError:
+        raise DataError(f"{path}: column {name!r} holds {frame[name].dtype}; expected numbers") from None
+    bad = (numbers.is_null() | numbers.is_nan()).arg_true()
+    if len(bad):
+        value = frame[name][int(bad[0])]
+        what = "nothing" if value is None or value == "" else repr(value)
+        raise DataError(
+            f"{path}: row {bad[0] + 1} (from 1), column {name!r}: {what} is no number ({len(bad)} such rows); "
+            "fill them in or leave these rows out"
+        )
+    return numbers

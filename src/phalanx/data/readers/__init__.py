@@ -22,7 +22,7 @@ from phalanx.data.readers.nsl_kdd import NSL_KDD
 from phalanx.data.readers.phalanx import PHALANX
 from phalanx.data.readers.zeek import ZEEK
 from phalanx.data.rows import ROW, Reject
-from phalanx.errors import DataError, unknown_name
+from phalanx.errors import DataError, UsageError, unknown_name
 from phalanx.files import atomic_path
 
 __all__ = ["READERS", "IngestReport", "Ingested", "ingest", "read_events", "source_files"]
@@ -167,10 +167,15 @@ def ingest(
     Both files appear whole or not at all; a rejects file of an earlier run is removed where no row is bad.
 
     Raises:
-        UsageError: an unknown format, or an ``out`` whose suffix names no file type.
+        UsageError: an unknown format, an ``out`` whose suffix names no file type, or one that is a source.
         DataError: see ``read_events``.
     """
     out = Path(out)
+    given = [sources] if isinstance(sources, str | Path) else sources
+    if any(out.resolve() == file.resolve() for file in source_files([Path(source) for source in given])):
+        raise UsageError(
+            f"--out {out} is one of the sources; name another file, so that the records stay as they were"
+        )
     read = read_events(sources, format=format, label=label, mapping=mapping)
     stem = Path(out.name.removesuffix(".gz")).stem
     rejects_file = out.with_name(f"{stem}.rejects.jsonl")
