@@ -32,6 +32,9 @@ def main() -> None:
     parser.add_argument("--policies", nargs="*", default=[])
     parser.add_argument("--episodes", type=int, default=1000)
     parser.add_argument("--trials", type=int, default=32)
+    parser.add_argument(
+        "--poison", type=float, default=0.0, help="of the labels that baselines are fitted to"
+    )
     parser.add_argument("--seed", type=int, required=True, help="of all episodes; unused so far")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
@@ -45,6 +48,7 @@ def main() -> None:
             scenarios=tuple(arguments.scenario),
             episodes=arguments.episodes,
             trials=arguments.trials,
+            poison=arguments.poison,
             seed=arguments.seed,
         ),
         after=lambda name, found: _save(arguments, name, found),
@@ -67,6 +71,7 @@ def _save(arguments: argparse.Namespace, name: str, found: dict[str, Any]) -> No
         "seed": arguments.seed,
         "trials": arguments.trials,
         "episodes": arguments.episodes,
+        "poison": arguments.poison,
         "runs": settings,
     }
     write_json(arguments.out, {"scenarios": {**_saved(arguments.out), name: {**asked, **found}}})

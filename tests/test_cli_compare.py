@@ -8,6 +8,7 @@ import pytest
 
 from phalanx.cli import main
 from phalanx.cli_compare import Compare, command, league_table
+from phalanx.runtime.baselines import BASELINES
 
 
 def row(loss: float, value: float | None, **figures: Any) -> dict[str, Any]:
@@ -68,6 +69,7 @@ def test_flags_become_the_league() -> None:
         (["--scenario", "mars"], "unknown scenario 'mars'"),
         (["--episodes", "0"], "--episodes 0"),
         (["--trials", "0"], "--trials 0"),
+        (["--poison", "1"], "--poison 1.0"),
     ],
 )
 def test_what_cannot_be_compared_is_a_usage_error(
@@ -90,6 +92,16 @@ def test_the_table_has_the_best_policy_first_and_only_known_columns() -> None:
     assert lines[4].split() == ["odd", "-", "-", "9.00", "-", "-"]
     assert lines[5].startswith("own closes 0.625 of the gap between rules and the oracle")
     assert lines[6] == "something is left out"
+    assert "score: 0 allows everything, 1 is the oracle" in league_table(RESULT)
+    lost = {**RESULT["scenarios"]["office"], "gap_closed": {"value": -0.5, "low": -1.0, "high": 0.0, "n": 1}}
+    said = league_table({"scenarios": {"office": lost}})
+    assert "own does not beat rules: -0.500 of the gap" in said and "1 seed)" in said
+
+
+def test_the_help_names_every_baseline(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in BASELINES)
 
 
 def test_losses_go_to_the_file_and_not_to_stdout(

@@ -16,6 +16,8 @@ __all__ = ["Command", "parse", "show"]
 Parsed = TypeVar("Parsed")
 
 _TITLE = re.compile("\u256d\u2500 (.*?) \u2500+\u256e")  # the parser draws its errors as a box with a title
+_TWICE = re.compile(r"^([^:]+): \1:")  # the title said again
+_NEXT = re.compile(r"(?<![;.]) (Perhaps you meant|Argument helptext|For full helptext)")
 _FRAME = re.compile("[\u2500-\u257f]+|-{5,}")  # dashes where stdout cannot show boxes
 
 
@@ -69,7 +71,9 @@ def parse(
 
 def _sentence(box: str) -> str:
     """The text of a box, without its frame, on one line."""
-    return " ".join(_FRAME.sub(" ", _TITLE.sub(r"\1:", box)).split())
+    text = " ".join(_FRAME.sub(" ", _TITLE.sub(r"\1:", box)).split())
+    text = _TWICE.sub(r"\1:", text).removeprefix("Value error: ")
+    return _NEXT.sub(r"; \1", text)
 
 
 def show(

@@ -25,13 +25,20 @@ _COLUMNS: tuple[tuple[str, str, str], ...] = (
 )
 """Figure, heading and form."""
 
+_LEGEND = (
+    "score: 0 allows everything, 1 is the oracle. loss: damage, benign work lost and analysts' time of an episode, in\n"
+    "benign records. prevented: share of the damage. available: share of the benign work done. contained after: the\n"
+    "median over campaigns; (cut mean): the mean within half an episode. stage: the furthest of an attack's ten."
+)
+
 
 @dataclass(frozen=True)
 class Compare:
     """Lets trained runs and baselines answer the same episodes and says who loses least.
 
     The score is 0 for allowing everything and 1 for the oracle. Baselines are fitted and tuned on episodes of their
-    own, each with the same number of trials. With --out, the file also holds the loss of every episode.
+    own (256 and 64, whatever --episodes says), each with the same number of trials: minutes. With --out, the file also
+    holds the loss of every episode. docs/arena.md says what each baseline does and how the arena is played.
 
     Example: phalanx compare runs/first --policies rules boosting-memory --scenario office --episodes 200
     """
@@ -39,7 +46,8 @@ class Compare:
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN ...]")] = ()
     """Folders that `phalanx train` wrote."""
     policies: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
-    """Baselines by name; all unless given."""
+    """Baselines, all unless given: always-allow, always-alert, always-block, always-quarantine, random, random-matched,
+    rules, surprise, cusum, inspection, boosting, boosting-memory; oracle and always-allow always play."""
     scenario: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ("office",)
     """Scenarios by name."""
     episodes: Annotated[int, tyro.conf.arg(metavar="N")] = 64
@@ -48,6 +56,8 @@ class Compare:
     """Settings that are tried for every baseline that has some."""
     fits: Annotated[int, tyro.conf.arg(metavar="N")] = 1
     """Times that baselines are fitted and tuned anew."""
+    poison: float = 0.0
+    """Share of wrong labels in what baselines are fitted to; runs are poisoned by `phalanx train --poison`."""
     seed: int = 0
     """Seed of all randomness."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -68,6 +78,7 @@ class Compare:
             episodes=self.episodes,
             trials=self.trials,
             fits=self.fits,
+            poison=self.poison,
             seed=self.seed,
         )
         use_compile_cache()
@@ -95,7 +106,7 @@ def league_table(result: Mapping[str, Any]) -> str:
     Args:
         result: what ``runtime.league.compare`` returns.
     """
-    return "\n\n".join(_scenario(name, each) for name, each in result["scenarios"].items())
+    return "\n\n".join([*(_scenario(name, each) for name, each in result["scenarios"].items()), _LEGEND])
 
 
 def _scenario(name: str, found: Mapping[str, Any]) -> str:
@@ -136,7 +147,12 @@ def _gap(found: Mapping[str, Any]) -> list[str]:
     gap = found.get("gap_closed")
     if not gap or gap["value"] is None:
         return []
-    return [
-        f"{found['committee']} closes {gap['value']:.3f} of the gap between {found['best_baseline']} and the oracle "
-        f"(95 % interval {gap['low']:.3f} to {gap['high']:.3f}, {gap['n']} seeds)"
-    ]
+    between = f"the gap between {found['best_baseline']} and the oracle"
+    interval = (
+        f"(95 % interval {gap['low']:.3f} to {gap['high']:.3f}, {gap['n']} seed{'s' * (gap['n'] != 1)})"
+    )
+    if gap["value"] <= 0:
+        return [
+            f"{found['committee']} does not beat {found['best_baseline']}: {gap['value']:.3f} of {between} {interval}"
+        ]
+    return [f"{found['committee']} closes {gap['value']:.3f} of {between} {interval}"]

@@ -17,6 +17,7 @@ __all__ = ["Evaluate", "command"]
 class Evaluate:
     """Measures a trained run: detection with its verdicts logged only, response with its verdicts applied.
 
+    Takes minutes, most of them compilation and the baselines' fits: few --episodes hardly shorten it.
     The result is printed and kept in the run's eval.json; with several seeds it holds the means and a line for each.
 
     Example: phalanx evaluate runs/first --positive restrict --json

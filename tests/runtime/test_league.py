@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -12,8 +13,16 @@ from phalanx.envs import scenarios
 from phalanx.envs.scenarios import Scenario
 from phalanx.envs.simulator import Simulator, SimulatorConfig
 from phalanx.errors import RunError, UsageError
+from phalanx.runtime.baselines import TUNED_BASELINES, Material
 from phalanx.runtime.config import RunConfig
-from phalanx.runtime.league import League, committee_families, compare, home_scenario, named_runs
+from phalanx.runtime.league import (
+    League,
+    committee_families,
+    compare,
+    home_scenario,
+    named_runs,
+    tuned_families,
+)
 from phalanx.runtime.train import train
 
 SMALL = SimulatorConfig(n_hosts=2, episode_events=64)
@@ -85,6 +94,30 @@ def test_a_league_says_who_loses_least_and_by_how_much(run: Path) -> None:
         result["scenarios"][name]["policies"]["rules"]["score"]["value"] for name in ("small", "rare", "new")
     ]
     assert overall == {"open": pytest.approx(np.mean(parts[:2])), "held_out": pytest.approx(parts[2])}
+
+
+def test_poison_turns_labels_that_baselines_are_fitted_to_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: dict[float, Material] = {}
+    asked: list[float] = []
+
+    def remember(material: Material) -> Any:
+        seen[asked[-1]] = material
+        raise _SeenError
+
+    monkeypatch.setitem(TUNED_BASELINES, "rules", remember)
+    for poison in (0.0, 0.3):
+        asked.append(poison)
+        with pytest.raises(_SeenError):
+            tuned_families(scenarios.SCENARIOS["small"], league(poison=poison), jax.random.key(0))
+    clean, spoilt = (seen[poison].seen for poison in (0.0, 0.3))
+    assert np.array_equal(clean.numeric, spoilt.numeric) and np.array_equal(clean.live, spoilt.live)
+    assert abs((clean.label != spoilt.label)[clean.live].mean() - 0.3) < 0.08
+
+
+class _SeenError(Exception):
+    pass
 
 
 @pytest.mark.slow

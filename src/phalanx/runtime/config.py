@@ -148,7 +148,7 @@ class RunConfig:
     learning_rate: float = 1e-3
     """Of Adam."""
     anneal: bool = True
-    """Whether the learning rate falls to a tenth over the run."""
+    """Keep the learning rate as it is; without this flag it falls to a tenth over the run."""
     clip: float = 0.2
     """Of the probability ratio."""
     value_coef: float = 0.5

@@ -5,6 +5,7 @@ Thresholds come from the validation part; the test part is only ever measured on
 
 import dataclasses
 import json
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -51,6 +52,7 @@ from phalanx.types import Score, Verdict
 
 __all__ = ["TUNED", "Yardstick", "evaluate", "load_committee"]
 
+_LOG = logging.getLogger("phalanx")
 _TRAIN_STREAM, _VALIDATION_STREAM, _TEST_STREAM = 0, 1, 2
 _PROBE_ROWS = 200_000
 _PROBE_EPISODES = 200  # about as many simulated events
@@ -188,6 +190,7 @@ def _yardstick(
         )
         for each, own in zip((task.train, task.validation), _streams(key)[:2], strict=True)
     )
+    _LOG.info("fitting gradient boosting to %s events of the training part", f"{len(train.label):,}")
     classifier = fit_classifier(
         train, validation, config.seed if config.split_seed is None else config.split_seed
     )
@@ -197,6 +200,7 @@ def _yardstick(
     own = jax.random.fold_in(_streams(key)[1], _PLAY)
     courses = references(env, own, episodes, np.full(len(Verdict), 1 / len(Verdict), np.float32))
     ends = courses["always-allow"].score, courses["oracle"].score
+    _LOG.info("trying its playbooks in %d validation episodes", episodes)
     return Yardstick(classifier, env, ends, try_playbooks(classifier, env, own, episodes, ends))
 
 
@@ -214,6 +218,7 @@ def _evaluate_one(
     threshold = float("inf") if point["threshold"] is None else float(point["threshold"])
     memory = config.network.memory_size
     own = jax.random.fold_in(_streams(key)[2], _WATCH)
+    _LOG.info("seed %d: detection, with the same events for all", config.seed)
     places = _TEST_LANES if isinstance(part.watch, StreamEnv) else episodes
     test = watch(part.watch, committee, own, memory, n_lanes=places)
     alone = np.asarray(vote(jnp.asarray(test.log_probs), threshold=threshold))
@@ -224,6 +229,7 @@ def _evaluate_one(
     if part.act is None:
         result |= dict.fromkeys(_RESPONSE)
     else:
+        _LOG.info("seed %d: response, %d episodes for each policy", config.seed, episodes)
         policy = CommitteePolicy(committee, jnp.asarray(threshold, jnp.float32), memory)
         _add_response(result, policy, part.act, yardstick, _streams(key), episodes)
     return result

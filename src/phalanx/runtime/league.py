@@ -78,6 +78,7 @@ class League:
         trials: tuning budget of every baseline.
         fits: times that baselines are fitted and tuned anew.
         fit_episodes, tune_episodes: of each fit.
+        poison: share of the events whose label is wrong in what baselines are fitted to; tuning and test see the truth.
         seed: of all episodes and trials.
     """
 
@@ -89,12 +90,15 @@ class League:
     fits: int = 1
     fit_episodes: int = 256
     tune_episodes: int = 64
+    poison: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name in ("episodes", "trials", "fits", "fit_episodes", "tune_episodes"):
             if getattr(self, name) < 1:
                 raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected 1 or more")
+        if not 0.0 <= self.poison < 1.0:
+            raise UsageError(f"--poison {self.poison}: expected a share from 0 to below 1")
         if not self.scenarios:
             raise UsageError("--scenario: expected at least one name")
         check_names(self.policies)
@@ -172,12 +176,13 @@ def tuned_families(where: Scenario, league: League, key: PRNGKeyArray) -> Famili
     if not names:
         return found
     env = Simulator(where.config)
+    told = Simulator(dataclasses.replace(where.config, poison=league.poison)) if league.poison else env
     for fit in range(league.fits):
         of_fit, of_tuning = (
             jax.random.fold_in(jax.random.fold_in(key, stream), fit) for stream in (_FIT, _TUNE)
         )
         material = Material(
-            draw_episodes(env, of_fit, league.fit_episodes, where.base_rate), league.seed + fit
+            draw_episodes(told, of_fit, league.fit_episodes, where.base_rate), league.seed + fit
         )
         episodes = draw_episodes(env, of_tuning, league.tune_episodes, where.base_rate)
         for name in names:

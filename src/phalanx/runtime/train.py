@@ -381,7 +381,8 @@ def _mean_row(rows: list[dict[str, float]]) -> dict[str, float]:
 def _summary(
     config: RunConfig, path: Path, folders: list[RunFolder], elapsed_s: float, start: int
 ) -> dict[str, Any]:
-    steps = (config.iterations - start) * config.rollout_agent_steps
+    wall_s = [row["wall_s"] for row in folders[0].read_metrics() if row["iteration"] > start]
+    iteration_s = float(np.median(np.diff(wall_s))) if len(wall_s) > 1 else None
     points = [folder.read_operating_point() for folder in folders]
     rows = [folder.read_metrics()[-1] for folder in folders]
 
@@ -395,7 +396,8 @@ def _summary(
         "seeds": config.seeds,
         "env_steps": config.iterations * config.rollout_steps,
         "elapsed_s": elapsed_s,
-        "agent_steps_per_s": steps * config.seeds / max(elapsed_s, 1e-9),
+        "iteration_s": iteration_s,
+        "agent_steps_per_s": iteration_s and config.rollout_agent_steps * config.seeds / iteration_s,
         "loss_value": mean("loss/value"),
         "explained_variance": mean("value/explained_variance"),
         "validation_f1": float(np.mean([point.get("eval/f1") or 0.0 for point in points])),
