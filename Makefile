@@ -6,10 +6,12 @@ STAMP := $(VENV)/.installed
 BENCHMARKS := arena_speed speed causality credit reward_scale simulator
 CANDIDATES := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
 
-.PHONY: help demo test slow bench names catalogue clean
+.PHONY: help setup demo test slow bench names catalogue clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+setup: $(STAMP)  ## create .venv from pinned requirements, phalanx in it
 
 demo: $(STAMP)  ## train a small committee, evaluate it, write its report
 	scripts/demo
