@@ -23,6 +23,7 @@ VERBS = {
     "train": ("phalanx.cli_train", "train a committee of agents"),
     "evaluate": ("phalanx.cli_evaluate", "measure a trained run: detection, response, committee"),
     "compare": ("phalanx.cli_compare", "let runs and baselines answer the same episodes"),
+    "doctor": ("phalanx.cli_doctor", "say what is wrong with a task before training"),
     "simulate": ("phalanx.cli_simulate", "write a table of simulated events with truth"),
     "ingest": ("phalanx.cli_ingest", "turn recorded telemetry into an event table"),
     "report": ("phalanx.cli_report", "write the report of a run as one HTML file"),
@@ -41,7 +42,7 @@ verbs:
 {verbs}
 
 Every verb takes --json (one JSON object on stdout, logs on stderr), --seed and --help.
-Exit codes: 0 ok, 1 a finding (monitor: the trace violates the formula), 2 usage, 3 bad data.
+Exit codes: 0 ok, 1 a finding (doctor, monitor), 2 usage, 3 bad data.
 
 example:
   phalanx train --iterations 50 --out runs/first

@@ -11,7 +11,16 @@ from jaxtyping import Int, Int8
 from phalanx.data.events import CONTRACT_COLUMNS, TRUTH_COLUMNS, EventTable
 from phalanx.errors import UsageError, unknown_name
 
-__all__ = ["TRANSFORMS", "Chosen", "Feature", "choose_features", "command_name", "group_of", "path_class"]
+__all__ = [
+    "TRANSFORMS",
+    "Chosen",
+    "Feature",
+    "choose_features",
+    "command_name",
+    "group_of",
+    "is_truth",
+    "path_class",
+]
 
 _TRUTH = re.compile(
     r"label|^attack|^campaign|^stage$|^(mitre_)?(technique|tactic)s?(_ids?|_names?)?$|^cause$|^bait$|^difficulty|^(is_)?(suspicious|malicious|sus|evil|anomaly|truth|ground_truth|target)$"
@@ -154,7 +163,7 @@ def choose_features(
     frame, labels = table.frame[rows], table.labels[rows]
     kinds = frame["kind"].n_unique()
     chosen, notes, skipped_id, skipped_time = [], [], [], []
-    truth = [name for name in frame.columns if _is_truth(name)]
+    truth = [name for name in frame.columns if is_truth(name)]
     for name in ("kind", "object_kind", "path", "command"):
         if name in frame.columns:
             _add(chosen, notes, frame, _feature(frame[name]))
@@ -180,7 +189,13 @@ def choose_features(
     return Chosen(tuple(chosen), tuple(notes))
 
 
-def _is_truth(name: str) -> bool:
+def is_truth(name: str) -> bool:
+    """Whether a column's name says that it holds what is known of an event only afterwards.
+
+    Example:
+        >>> is_truth("technique"), is_truth("path")
+        (True, False)
+    """
     return name in TRUTH_COLUMNS or (name not in CONTRACT_COLUMNS and _TRUTH.search(name) is not None)
 
 

@@ -21,7 +21,7 @@ from phalanx.errors import UsageError
 from phalanx.runtime.config import RunConfig
 from phalanx.runtime.original import original_env
 
-__all__ = ["Part", "Task", "build_task", "data_part", "recorded_part"]
+__all__ = ["Part", "Task", "build_task", "data_part", "default_split", "recorded_part"]
 
 _LOG = logging.getLogger("phalanx")
 
@@ -70,7 +70,7 @@ def build_task(config: RunConfig, encoder: Encoder | None = None) -> Task:
         raise UsageError(f"--env {config.env} needs recorded events: give --data FILE")
     read = read_events(config.data, label=config.label, mapping=config.map)
     notes = [*read.notes, *([f"{len(read.rejects)} bad rows were left out"] if read.rejects else [])]
-    how = _split_name(config, read.table)
+    how = default_split(read.table) if config.split == "auto" else config.split
     seed = config.seed if config.split_seed is None else config.split_seed
     splits = split_rows(read.table, how, seed=seed)
     notes += [f"split by {how}", *splits.notes]
@@ -104,9 +104,8 @@ def _simulated(config: RunConfig) -> Task:
     return Task(learn, replace(part, watch=learn), part, part, env.encoder)
 
 
-def _split_name(config: RunConfig, table: EventTable) -> str:
-    if config.split != "auto":
-        return config.split
+def default_split(table: EventTable) -> str:
+    """By time where events have times, by process where some have several events, else stratified."""
     if table.has_times:
         return "time"
     return "group" if table.frame["subject"].n_unique() < len(table) else "stratified"

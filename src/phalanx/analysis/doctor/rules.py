@@ -1,0 +1,103 @@
+"""Labels that a handful of comparisons reproduces: then they were made by a rule, and learning finds the rule again."""
+
+from typing import Any
+
+import numpy as np
+
+from phalanx.analysis.doctor.columns import Coded, coded
+from phalanx.analysis.doctor.finding import Finding
+from phalanx.analysis.doctor.leaks import is_place
+from phalanx.analysis.doctor.task import DataTask
+
+__all__ = ["check_rule"]
+
+_ROWS = 100_000
+_LEAVES = 8
+_FEW_VALUES = 256
+_EXACT = 0.99
+_SIMPLER = 0.002  # of F1, given up for fewer leaves
+_SHOWN = 6
+
+
+def check_rule(task: DataTask) -> list[Finding]:
+    """Whether a tree of at most eight leaves on few columns reproduces the label of rows that it was not fitted to.
+
+    Categories enter in the order of their share of malicious rows, by which one cut splits them as well as any
+    partition (Breiman et al. 1984, Classification and Regression Trees, section 4.2.2). Columns of more than 256 texts
+    stay out, for names of processes and objects tell who, which is no rule, and columns that tell the place.
+    """
+    from sklearn.metrics import f1_score
+    from sklearn.tree import DecisionTreeClassifier
+
+    rng = np.random.default_rng(task.seed)
+    rows = rng.permutation(np.flatnonzero(task.label >= 0))[:_ROWS]
+    half = len(rows) // 2
+    fit, held = rows[:half], rows[half:]
+    columns = [
+        column
+        for name in task.frame.columns
+        if not is_place(task.frame[name])
+        and (column := coded(task.frame[name], task.label, fit, _FEW_VALUES)) is not None
+    ]
+    if not columns or len(np.unique(task.label[fit])) < 2:
+        return []
+    design = np.column_stack([column.values for column in columns])
+    trees = [
+        DecisionTreeClassifier(max_leaf_nodes=leaves, min_samples_leaf=20, random_state=task.seed).fit(
+            design[fit], task.label[fit]
+        )
+        for leaves in range(2, _LEAVES + 1)
+    ]
+    reached = [float(f1_score(task.label[held], tree.predict(design[held]))) for tree in trees]
+    if max(reached) < _EXACT:
+        return []
+    f1, tree = next(pair for pair in zip(reached, trees, strict=True) if pair[0] >= max(reached) - _SIMPLER)
+    rule = _describe(tree, columns)
+    used = sorted({columns[i].name for i in tree.tree_.feature if i >= 0})
+    evidence = {"f1": f1, "rows": len(held), "columns": used, "rule": rule}
+    cause = f"the label is a rule over {', '.join(used)}: {rule}"
+    remedy = (
+        "detection figures on this label say how well the rule is found again, nothing of attacks; take labels from "
+        "ground truth, or simulate (phalanx simulate). To see what is left without these columns, leave them out of "
+        "--features"
+    )
+    return [Finding("label-is-a-rule", "warning", evidence, cause, remedy)]
+
+
+def _describe(tree: Any, columns: list[Coded]) -> str:
+    """The tree's malicious leaves in words."""
+    inner = tree.tree_
+    found: list[str] = []
+
+    def walk(node: int, path: list[tuple[int, float, bool]]) -> None:
+        if inner.children_left[node] < 0:
+            if inner.value[node][0][1] > inner.value[node][0][0]:
+                found.append(
+                    " and ".join(_condition(columns[i], cut, above) for i, cut, above in _tight(path))
+                )
+            return
+        at, cut = int(inner.feature[node]), float(inner.threshold[node])
+        walk(int(inner.children_left[node]), [*path, (at, cut, False)])
+        walk(int(inner.children_right[node]), [*path, (at, cut, True)])
+
+    walk(0, [])
+    return "; or ".join(found) or "never malicious"
+
+
+def _tight(path: list[tuple[int, float, bool]]) -> list[tuple[int, float, bool]]:
+    """The last cut on each side of each column, which implies the earlier ones."""
+    return [(at, cut, above) for (at, above), cut in {(at, above): cut for at, cut, above in path}.items()]
+
+
+def _condition(column: Coded, cut: float, above: bool) -> str:
+    if column.names is None:
+        return f"{column.name} {'>' if above else '<='} {cut:.6g}"
+    inside = [name for name, code in column.names.items() if (code > cut) == above]
+    outside = [name for name, code in column.names.items() if (code > cut) != above]
+    if len(inside) <= len(outside):
+        return f"{column.name} in {{{_listed(inside)}}}"
+    return f"{column.name} not in {{{_listed(outside)}}}"
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

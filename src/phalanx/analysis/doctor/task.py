@@ -1,0 +1,45 @@
+"""A task before training: labelled events, their split, what members see and what verdicts pay."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float, Int, Int8
+
+__all__ = ["DataTask"]
+
+
+@dataclass(frozen=True, eq=False)
+class DataTask:
+    """Labelled events and what is to be learned from them.
+
+    Attributes:
+        frame: every column of the events but the truth, in file order.
+        label: 1 malicious, 0 benign, -1 unknown.
+        chosen: names of the columns that members see.
+        category, numeric: what members see, encoded, a row an event.
+        process: dense id of each row's process; None where members remember none.
+        order: rows in time order; file order where there are no times.
+        timed: whether events have times.
+        parts: rows of training, validation and test.
+        split: how they were split.
+        reward: of each verdict by label, [benign or malicious, verdict].
+        consequence: whether verdicts change what follows.
+        gamma: discount, in [0, 1].
+        seed: of what is random in the probes.
+    """
+
+    frame: pl.DataFrame
+    label: Int8[np.ndarray, " row"]
+    chosen: tuple[str, ...]
+    category: Int[np.ndarray, "row column"]
+    numeric: Float[np.ndarray, "row feature"]
+    process: Int[np.ndarray, " row"] | None
+    order: Int[np.ndarray, " row"]
+    timed: bool
+    parts: tuple[Int[np.ndarray, " _"], ...]
+    split: str
+    reward: Float[np.ndarray, "label verdict"]
+    consequence: bool
+    gamma: float
+    seed: int = 0

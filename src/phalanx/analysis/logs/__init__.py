@@ -1,0 +1,6 @@
+"""Training logs, of phalanx and of other tools, read into one record."""
+
+from phalanx.analysis.logs.log import Series, TrainingLog
+from phalanx.analysis.logs.read import read_log
+
+__all__ = ["Series", "TrainingLog", "read_log"]

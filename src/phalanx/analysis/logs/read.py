@@ -1,0 +1,191 @@
+"""Reads a training log: phalanx, Stable-Baselines3, CleanRL, RLlib, TensorBoard folders, any CSV or JSON lines."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from phalanx.analysis.logs.log import Series, TrainingLog
+from phalanx.analysis.logs.names import AXES, Meaning, canonical_names, meaning_of
+from phalanx.analysis.logs.tables import rows_of
+from phalanx.analysis.logs.tensorboard import event_files, scalars_of
+from phalanx.errors import DataError, UsageError
+
+__all__ = ["read_log"]
+
+_FILES = ("metrics.jsonl", "result.json", "progress.csv", "progress.json")
+"""What tools write into a run's folder, the richest first."""
+
+_PER_UPDATE = ("loss/", "policy/", "value/")
+
+Column = tuple[Int[np.ndarray, " logged"], Float[np.ndarray, " logged"]]
+
+
+def read_log(path: Path, mapping: Mapping[str, str] | None = None) -> TrainingLog:
+    """The log of one training run.
+
+    Args:
+        path: a file (CSV, JSON lines, TensorBoard events) or the folder of a run.
+        mapping: column -> name of ``metrics.jsonl`` where the tool is not known, with a factor if need be
+            ({"vf": "2*loss/value"}).
+
+    Raises:
+        UsageError: a folder of several runs, or a mapping that names nothing.
+        DataError: no log there, a damaged one, or one without any quantity that is known.
+
+    Example:
+        >>> read_log(Path("runs/first"))  # doctest: +SKIP
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder. Name a training log or the folder that holds it")
+    file = path if path.is_file() else _file_in(path)
+    if file is None or "tfevents" in file.name:
+        return _of_events(path, [file] if file else event_files(path), mapping)
+    return _of_rows(file, rows_of(file), mapping)
+
+
+def _file_in(folder: Path) -> Path | None:
+    """The log in a run's folder; None where TensorBoard events are all there is.
+
+    Raises:
+        UsageError: runs lie below it.
+        DataError: neither.
+    """
+    for name in _FILES:
+        if (folder / name).is_file() and (folder / name).stat().st_size:
+            return folder / name
+    if event_files(folder):
+        return None
+    below = sorted({found.parent for name in _FILES for found in folder.glob(f"*/{name}")})
+    if below:
+        listed = ", ".join(map(str, below[:5]))
+        raise UsageError(
+            f"{folder}: holds {len(below)} runs ({listed}{', ...' if len(below) > 5 else ''}); name one"
+        )
+    raise DataError(
+        f"{folder}: no training log in it; expected one of {', '.join(_FILES)} or TensorBoard events"
+    )
+
+
+def _of_rows(path: Path, rows: list[dict[str, float]], mapping: Mapping[str, str] | None) -> TrainingLog:
+    columns: dict[str, Column] = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        at = np.array([i for i, row in enumerate(rows) if name in row], np.int64)
+        columns[name] = at, np.array([rows[i][name] for i in at])
+    meanings = _meanings(path, columns, mapping)
+    axes = {name: _axis(name, columns, meanings, len(rows)) for name in AXES}
+    iteration = axes["iteration"] if np.isfinite(axes["iteration"]).all() else np.arange(1.0, len(rows) + 1)
+    order = (
+        axes["env_steps"]
+        if np.isnan(axes["iteration"]).any() and np.isfinite(axes["env_steps"]).all()
+        else iteration
+    )
+    begin = int(np.flatnonzero(np.diff(order) < 0)[-1]) + 1 if (np.diff(order) < 0).any() else 0
+    notes = [f"the counter starts anew at row {begin + 1}: only what follows is read"] if begin else []
+    cut = {name: (at[at >= begin] - begin, value[at >= begin]) for name, (at, value) in columns.items()}
+    return _log(path, cut, meanings, iteration[begin:].astype(np.int64), axes["env_steps"][begin:], notes)
+
+
+def _of_events(path: Path, files: list[Path], mapping: Mapping[str, str] | None) -> TrainingLog:
+    tags = scalars_of(files)
+    if not tags:
+        raise DataError(f"{path}: no scalar in its TensorBoard events; expected those of a training run")
+    meanings = _meanings(path, tags, mapping)
+    updates = [tag for tag, meaning in meanings.items() if meaning.name.startswith(_PER_UPDATE)] or list(
+        meanings
+    )
+    steps = np.unique(np.concatenate([tags[tag][0] for tag in updates]))
+    columns = {tag: _at_updates(steps, *tags[tag]) for tag in tags}
+    own = _axis("env_steps", columns, meanings, len(steps))
+    counts_updates = _tool(meanings) == "phalanx"  # others count environment steps
+    env_steps = own if counts_updates or np.isfinite(own).all() else steps.astype(float)
+    iteration = steps if counts_updates else np.arange(1, len(steps) + 1)
+    return _log(path, columns, meanings, iteration, env_steps, [])
+
+
+def _at_updates(
+    steps: Int[np.ndarray, " row"], step: Int[np.ndarray, " told"], value: Float[np.ndarray, " told"]
+) -> Column:
+    """Values by the update that they lead to: episodes that end between updates count with the next, by their mean."""
+    at = np.minimum(np.searchsorted(steps, step), len(steps) - 1)
+    rows = np.unique(at)
+    return rows, np.array([value[at == row].mean() for row in rows])
+
+
+def _meanings(path: Path, columns: Iterable[str], mapping: Mapping[str, str] | None) -> dict[str, Meaning]:
+    columns = list(columns)
+    absent = [name for name in mapping or {} if name not in columns]
+    if absent:
+        raise UsageError(
+            f"{path} has no column {absent[0]!r}, which the map names; it has: {', '.join(columns)}"
+        )
+    found = {name: meaning for name in columns if (meaning := meaning_of(name, mapping)) is not None}
+    if all(meaning.name in AXES for meaning in found.values()):
+        raise DataError(
+            f"{path}: no known quantity among its {len(columns)} columns ({', '.join(columns[:12])}). "
+            f"Say with a map which column is which, of: {', '.join((*AXES, *canonical_names()))}"
+        )
+    return found
+
+
+def _axis(
+    name: str, columns: Mapping[str, Column], meanings: Mapping[str, Meaning], n: int
+) -> Float[np.ndarray, " row"]:
+    """The first column of that meaning, NaN where it is silent."""
+    values = np.full(n, np.nan)
+    for column, meaning in meanings.items():
+        if meaning.name == name:
+            at, value = columns[column]
+            values[at] = meaning.factor * value
+            break
+    return values
+
+
+def _tool(meanings: Mapping[str, Meaning]) -> str:
+    told = Counter(meaning.tool for meaning in meanings.values() if meaning.tool != "unknown")
+    return told.most_common(1)[0][0] if told else "unknown"
+
+
+def _log(
+    path: Path,
+    columns: Mapping[str, Column],
+    meanings: Mapping[str, Meaning],
+    iteration: Int[np.ndarray, " row"],
+    env_steps: Float[np.ndarray, " row"],
+    notes: list[str],
+) -> TrainingLog:
+    series: dict[str, Series] = {}
+    agents = {meaning.agent for meaning in meanings.values() if meaning.agent is not None}
+    tool = _tool(meanings)
+    for column, (name, factor, _, agent) in meanings.items():
+        at, value = columns[column]
+        known = (
+            name if agent is None or (len(agents) == 1 and tool != "phalanx") else f"member/{agent}/{name}"
+        )
+        if name not in AXES and known not in series and len(at):
+            series[known] = Series(at, factor * value)
+    for name in {name for name, *_ in meanings.values()} - series.keys() - set(AXES):
+        parts = [series[f"member/{agent}/{name}"] for agent in agents if f"member/{agent}/{name}" in series]
+        if parts:
+            series[name] = _mean(parts)
+    if tool == "rllib" and "loss/value" in series:
+        notes = [
+            *notes,
+            "RLlib cuts squared errors at vf_clip_param (10 by default) before averaging: no value loss exceeds it",
+        ]
+    unread = tuple(name for name in columns if name not in meanings)
+    return TrainingLog(path, tool, iteration, env_steps, series, unread, tuple(notes))
+
+
+def _mean(parts: list[Series]) -> Series:
+    """The mean over agents, row by row, of those that logged."""
+    rows = np.unique(np.concatenate([part.row for part in parts]))
+    total, count = np.zeros(len(rows)), np.zeros(len(rows))
+    for part in parts:
+        at = np.searchsorted(rows, part.row)
+        total[at] += part.value
+        count[at] += 1
+    return Series(rows, total / count)

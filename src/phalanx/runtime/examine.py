@@ -1,0 +1,117 @@
+"""Builds the task that a run would train on from recorded events, for the doctor to examine before any training."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from phalanx.analysis.doctor import DataTask, Finding, examine_task
+from phalanx.data.encoder import Encoder
+from phalanx.data.events import TRUTH_COLUMNS
+from phalanx.data.features import is_truth
+from phalanx.data.readers import read_events
+from phalanx.data.splits import split_rows
+from phalanx.envs.original import FEATURES, task_reward
+from phalanx.envs.stream import TaskReward
+from phalanx.errors import DataError, UsageError, unknown_name
+from phalanx.runtime.task import default_split
+
+__all__ = ["Question", "examine"]
+
+_PRESETS = ("default", "original")
+_ORIGINAL_SEED = 42
+
+
+@dataclass(frozen=True)
+class Question:
+    """A task before training.
+
+    Attributes:
+        data: recorded events, anything that ``phalanx ingest`` reads.
+        label: source column of the truth; the reader's own choice unless given.
+        features: columns that members see; those that training would choose unless given.
+        gamma: discount.
+        split: as in training; the one that training would choose unless given.
+        preset: whose reward and features; ``original`` where the events have no campaigns, unless given.
+        env: ``stream`` or ``replay``; ``replay`` where the events have campaigns, unless given.
+        map: contract column -> source column.
+        seed: of the split and the probes.
+    """
+
+    data: tuple[Path, ...]
+    label: str | None = None
+    features: tuple[str, ...] = ()
+    gamma: float = 0.99
+    split: str | None = None
+    preset: str | None = None
+    env: str | None = None
+    map: Path | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.gamma <= 1.0:
+            raise UsageError(f"--gamma {self.gamma}: expected a number from 0 to 1")
+        if self.preset is not None and self.preset not in _PRESETS:
+            raise unknown_name("preset", self.preset, _PRESETS)
+
+
+def examine(question: Question) -> tuple[dict[str, Any], list[Finding], tuple[str, ...]]:
+    """Figures of the task, findings, and notes on how it was read.
+
+    Raises:
+        UsageError: settings that do not go together.
+        DataError: data that cannot be read or split, or that has no labels of both kinds.
+    """
+    read = read_events(question.data, label=question.label, mapping=question.map)
+    table = read.table
+    labels = table.labels
+    if not {0, 1} <= set(np.unique(labels).tolist()):
+        raise DataError(
+            f"{question.data[0]}: the labels are {sorted(set(labels.tolist()))}; expected 0 and 1 among them. "
+            "Name the column that holds the truth with --label"
+        )
+    campaigns = "campaign" in table.columns and bool((table.frame["campaign"] != "").any())
+    original = question.preset == "original" or (question.preset is None and not campaigns)
+    how = question.split or (
+        "stratified" if original and _is_original(table.columns) else default_split(table)
+    )
+    seed = _ORIGINAL_SEED if original else question.seed
+    splits = split_rows(table, how, seed=seed)
+    features = question.features or (FEATURES if original and _is_original(table.columns) else None)
+    encoder = Encoder.fit(table, splits.train, features=features)
+    rows = np.arange(len(table))
+    encoded = encoder.encode(table, rows)
+    truth = (*TRUTH_COLUMNS, question.label)
+    hidden = [name for name in table.columns if name in truth or is_truth(name)]
+    sources = {column.source for column in encoder.categories} | {column.name for column in encoder.numbers}
+    task = DataTask(
+        frame=table.frame.drop(hidden),
+        label=labels,
+        chosen=tuple(name for name in table.columns if name in sources),
+        category=encoded.category,
+        numeric=encoded.numeric,
+        process=None if original or not encoder.rolling else encoded.subject,
+        order=np.argsort(table.time_ns, kind="stable") if table.has_times else rows,
+        timed=table.has_times,
+        parts=splits.parts,
+        split=how,
+        reward=_reward(original),
+        consequence=(question.env or ("replay" if campaigns and not original else "stream")) == "replay",
+        gamma=question.gamma,
+        seed=question.seed,
+    )
+    figures, findings = examine_task(task)
+    figures |= {"split": how, "reward": "original" if original else "default"}
+    return figures, findings, (*read.notes, *splits.notes, *encoder.notes)
+
+
+def _is_original(columns: Any) -> bool:
+    return all(name in columns for name in FEATURES)
+
+
+def _reward(original: bool) -> np.ndarray:
+    """Of each verdict on a benign and on a malicious event."""
+    by_verdict = task_reward if original else TaskReward().by_verdict
+    return np.stack([np.asarray(by_verdict(jnp.array(label)), float) for label in (0, 1)])
