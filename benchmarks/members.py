@@ -2,7 +2,7 @@
 
     python benchmarks/members.py RUN [--episodes 256] [--seed 777] [--out benchmarks/results/members.json]
 
-Committee and members are tuned alike (8 thresholds on 64 episodes of their own), as in the league.
+Committee and members are tuned alike, for least loss (8 thresholds on 64 episodes of their own).
 """
 
 import argparse

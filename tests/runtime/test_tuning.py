@@ -2,7 +2,8 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +44,42 @@ class Strict:
 
     def explain(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         return dict(settings)
+
+
+class Told:
+    """Losses that are given, a setting in each place."""
+
+    space = (Dimension("cut", 0.0, 1.0),)
+
+    def build(self, settings: Sequence[Mapping[str, Any]], n_envs: int) -> Any:
+        return [each["cut"] for each in settings]
+
+    def explain(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(settings)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 16))
+def test_the_cautious_choice_is_the_lowest_within_one_standard_error(
+    episodes: EpisodeSet, seed: int, trials: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    known = {
+        cut["cut"]: rng.normal(rng.uniform(2, 4), 2.0, 9) for cut in trial_settings(Told.space, trials, seed)
+    }
+
+    class Played(EpisodeSet):
+        def totals(self, policy: Any, *, copies: int = 1) -> Any:
+            return SimpleNamespace(loss=np.concatenate([known[cut] for cut in policy]))
+
+    played = Played(episodes.env, jax.random.key(0), np.zeros(9, bool), np.ones(9), None)
+    plain = tune(cast(Any, Told()), played, trials=trials, seed=seed)
+    careful = tune(cast(Any, Told()), played, trials=trials, seed=seed, cautious="cut")
+    mean = {cut: losses.mean() for cut, losses in known.items()}
+    best = min(mean, key=lambda cut: mean[cut])
+    limit = mean[best] + known[best].std() / 3.0
+    assert plain.settings["cut"] == best
+    assert careful.settings["cut"] == min(cut for cut in known if mean[cut] <= limit + 1e-12)
+    assert careful.loss == pytest.approx(mean[careful.settings["cut"]]) and careful.curve == plain.curve
 
 
 @pytest.fixture(scope="module")

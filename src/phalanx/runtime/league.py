@@ -318,7 +318,8 @@ def tuned_committees(
 ) -> Families:
     """Each run's seeds at operating points found on the tuning episodes that baselines have.
 
-    A committee has one number to tune: a quarter of the baselines' trials does.
+    A committee has one number to tune: a quarter of the baselines' trials does, and of thresholds about as good the
+    lowest is taken.
     """
     if not runs:
         return {}
@@ -329,7 +330,10 @@ def tuned_committees(
     found: Families = {}
     for name, run in runs.items():
         families = list(committee_families(run, env))
-        best = [tune(family, episodes, trials=trials, seed=league.seed) for family in families]
+        best = [
+            tune(family, episodes, trials=trials, seed=league.seed, cautious="log_odds")
+            for family in families
+        ]
         _LOG.info("%s tuned: mean loss %.3f", name, float(np.mean([each.loss for each in best])))
         found[name] = list(zip(families, best, strict=True))
     return found

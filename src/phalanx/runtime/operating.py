@@ -16,7 +16,7 @@ __all__ = ["CommitteeFamily"]
 
 @dataclass(frozen=True, eq=False)
 class CommitteeFamily:
-    """One trained committee at different operating points.
+    """One trained committee at different operating points; the lower ``log_odds``, the more cautious.
 
     Attributes:
         committee: as it was kept.

@@ -68,6 +68,12 @@ class EpisodeSet:
         """Weighted mean over episodes."""
         return np.asarray(np.asarray(values, np.float64) @ self.weight / self.n)
 
+    def standard_error(self, values: Float[np.ndarray, "*copy episode"]) -> Float[np.ndarray, "*copy"]:
+        """Standard error of that mean, with the weights taken as known."""
+        values = np.asarray(values, np.float64)
+        apart = (values - self.mean(values)[..., None]) * self.weight
+        return np.asarray(np.sqrt((apart**2).sum(axis=-1)) / self.n)
+
     @property
     def _quiet(self) -> np.ndarray | None:
         return self.quiet if self.quiet.any() else None  # without a mask, any environment will do

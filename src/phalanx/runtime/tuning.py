@@ -74,10 +74,10 @@ class Family(Protocol):
 
 @dataclass(frozen=True)
 class Tuned:
-    """The best trial, and how it was found.
+    """The chosen trial, and how it was found.
 
     Attributes:
-        settings: of the best trial; the first of equals.
+        settings: of the chosen trial: the best, the first of equals, or the most cautious of those as good.
         loss: its mean loss per episode on the tuning episodes; no result to report.
         curve: best loss after each trial.
         losses: of each trial.
@@ -124,25 +124,37 @@ def trial_settings(space: Sequence[Dimension], trials: int, seed: int) -> list[d
     return [{d.name: d.at(float(u)) for d, u in zip(space, point, strict=True)} for point in points]
 
 
-def tune(family: Family, episodes: EpisodeSet, *, trials: int = 32, seed: int = 0) -> Tuned:
+def tune(
+    family: Family, episodes: EpisodeSet, *, trials: int = 32, seed: int = 0, cautious: str | None = None
+) -> Tuned:
     """Tries settings on the tuning episodes and keeps the one of least loss.
+
+    Where many settings are about as good there, those that answer to less suspicion are safer elsewhere, where attacks
+    look less familiar: with ``cautious`` the one of lowest value is kept whose loss is within one standard error of the
+    least (Breiman et al. 1984, Classification and Regression Trees, section 3.4.3).
 
     Args:
         family: what is tuned.
         episodes: the tuning episodes, never those that are reported.
         trials: the budget.
         seed: of the settings tried.
+        cautious: name of the dimension whose lower values are the more cautious ones.
 
     Raises:
         UsageError: no trials.
     """
     tried = trial_settings(family.space, trials, seed)
     at_once = max(_MOST_ENVS // episodes.n, 1)
-    losses: list[float] = []
+    losses, errors = [], []
     for begin in range(0, len(tried), at_once):
         part = tried[begin : begin + at_once]
         totals = episodes.totals(family.build(part, episodes.n), copies=len(part))
-        losses += episodes.mean(np.asarray(totals.loss).reshape(len(part), episodes.n)).tolist()
+        values = np.asarray(totals.loss).reshape(len(part), episodes.n)
+        losses += episodes.mean(values).tolist()
+        errors += episodes.standard_error(values).tolist()
     best = int(np.argmin(losses))
+    if cautious is not None:
+        as_good = [i for i, loss in enumerate(losses) if loss <= losses[best] + errors[best]]
+        best = min(as_good, key=lambda i: tried[i][cautious])
     curve = np.minimum.accumulate(losses).tolist()
     return Tuned(tried[best], losses[best], tuple(curve), tuple(losses))
