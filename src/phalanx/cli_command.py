@@ -16,7 +16,7 @@ __all__ = ["Command", "parse", "show"]
 Parsed = TypeVar("Parsed")
 
 _TITLE = re.compile("\u256d\u2500 (.*?) \u2500+\u256e")  # the parser draws its errors as a box with a title
-_TWICE = re.compile(r"^([^:]+): \1:")  # the title said again
+_TWICE = re.compile(r"^([^:]+): \1:?", re.IGNORECASE)  # the title said again
 _NEXT = re.compile(r"(?<![;.]) (Perhaps you meant|Argument helptext|For full helptext)")
 _FRAME = re.compile("[\u2500-\u257f]+|-{5,}")  # dashes where stdout cannot show boxes
 

@@ -49,7 +49,8 @@ def test_the_original_task_has_every_fault_that_its_data_shows(shared_data: Path
     }
     evidence = {f.symptom: f.evidence for f in findings if f.severity != "info"}
     assert evidence["label-leak-by-position"]["columns"] == ["sequence"]
-    assert evidence["label-is-a-rule"]["columns"] == ["kind", "protection"]
+    of_rule = set(evidence["label-is-a-rule"]["columns"])
+    assert "protection" in of_rule and of_rule & {"kind", "event_type"} and "7" in evidence["label-is-a-rule"]["rule"]
     assert evidence["constant-features"]["among_features"] == [
         "src_port",
         "dst_port",
@@ -96,12 +97,48 @@ def test_a_copy_of_the_label_under_another_name_is_a_rule(tmp_path: Path) -> Non
     assert rule.evidence["columns"] == ["verdict_of_av"] and "verdict_of_av in {hit}" in rule.cause
 
 
+def test_repeated_records_of_a_plain_table_are_found(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = [
+        f"{a:.6f},{k},{int(bad)}"
+        for a, k, bad in zip(
+            rng.normal(size=2000), rng.choice(["a", "b"], 2000), rng.random(2000) < 0.3, strict=True
+        )
+    ]
+    file = tmp_path / "plain.csv"
+    file.write_text("amount,colour,bad\n" + "\n".join(rows * 3) + "\n")
+    _, findings, _ = examine(Question((file,), label="bad", gamma=0.0))
+    assert "duplicates-across-splits" in by_symptom([f for f in findings if f.severity == "warning"])
+
+
+def test_truth_that_members_would_see_is_looked_at(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    bad = np.repeat(rng.random(300) < 0.2, 20)
+    file = table(tmp_path / "t.parquet", bad=bad.astype(int), attack_cat=np.where(bad, "dos", "none"))
+    hidden = examine(Question((file,), label="bad", gamma=0.0))[1]
+    assert all(finding.severity == "info" for finding in hidden)
+    seen = examine(Question((file,), label="bad", gamma=0.0, features=("attack_cat", "kind")))[1]
+    assert "label-is-a-rule" in by_symptom(seen)
+
+
+def test_bad_rows_are_counted(tmp_path: Path) -> None:
+    file = tmp_path / "torn.ndjson"
+    good = [
+        json.dumps({"time": i, "kind": "a", "size": float(i % 7), "bad": int(i % 5 == 0)}) for i in range(400)
+    ]
+    file.write_text("\n".join([*good, "{broken"]) + "\n")
+    notes = examine(Question((file,), label="bad", split="stratified"))[2]
+    assert "1 bad rows were left out" in notes
+
+
 def test_what_cannot_be_examined_is_said(tmp_path: Path) -> None:
     file = table(tmp_path / "own.parquet")
     with pytest.raises(DataError, match="Name the column that holds the truth with --label"):
         examine(Question((file,)))
     with pytest.raises(UsageError, match="--gamma 2"):
         Question((file,), gamma=2.0)
+    with pytest.raises(UsageError, match="--preset original is a stream"):
+        Question((file,), preset="original", env="replay")
     with pytest.raises(UsageError, match="unknown preset"):
         Question((file,), preset="ppo")
     with pytest.raises(UsageError, match="truth itself"):

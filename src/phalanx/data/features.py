@@ -18,6 +18,7 @@ __all__ = [
     "choose_features",
     "command_name",
     "group_of",
+    "is_identity",
     "is_truth",
     "path_class",
 ]
@@ -189,6 +190,16 @@ def choose_features(
     return Chosen(tuple(chosen), tuple(notes))
 
 
+def is_identity(name: str) -> bool:
+    """Whether a column's name says that it tells who or which one.
+
+    Example:
+        >>> is_identity("process_pid"), is_identity("size")
+        (True, False)
+    """
+    return _IDENTITY.search(name) is not None
+
+
 def is_truth(name: str) -> bool:
     """Whether a column's name says that it holds what is known of an event only afterwards.
 
@@ -210,7 +221,8 @@ def _asked_for(table: EventTable, rows: Int[np.ndarray, " row"], features: Seque
         name = asked if asked in table.columns else by_name.get(asked, asked)
         if name not in table.columns:
             raise unknown_name("feature", asked, table.columns)
-        if name in TRUTH_COLUMNS:
+        simulated = set(TRUTH_COLUMNS) <= set(table.columns)
+        if name in (TRUTH_COLUMNS if simulated else ("label", "campaign", "stage")):
             raise UsageError(
                 f"feature {name!r} is the truth itself; choose columns that exist before the verdict"
             )
@@ -257,8 +269,10 @@ def _twin(
     """What a column merely repeats, if anything."""
     series = frame[name]
     empty = (series.is_null() | (series == "") if series.dtype == pl.String else series.is_null()).to_numpy()
+    known = labels >= 0
     for what, side in (("malicious", 1), ("benign", 0)):
-        if (labels == side).any() and np.array_equal(~empty[labels >= 0], labels[labels >= 0] == side):
+        both = len(np.unique(labels[known])) == 2
+        if both and np.array_equal(~empty[known], labels[known] == side):
             return f"it is filled in for the {what} rows alone"
     for other in ("path", "command"):
         if other in frame.columns and series.dtype == pl.String and (series == frame[other]).all():

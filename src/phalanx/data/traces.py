@@ -53,10 +53,10 @@ def read_trace(path: Path, signals: Sequence[str] = (), period_s: float | None =
             "A trace without them would have gaps; mend the file"
         )
     frame = loaded.frame.drop(ROW, strict=False)
-    frame = frame.with_columns(*(_numbers(path, frame, name) for name in signals))
+    numbers = [_numbers(path, frame, name) for name in signals]
     name = next((name for name in TIME_COLUMNS if name in frame.columns), None)
     if name is None or frame.height < 2:
-        return Trace(frame, 1.0 if period_s is None else period_s)
+        return Trace(frame.with_columns(numbers), 1.0 if period_s is None else period_s)
     if not frame[name].dtype.is_numeric() or frame[name].null_count():
         raise DataError(f"{path}: column {name!r} is to hold a number in every row")
     steps = np.diff(frame[name].to_numpy()).astype(np.float64) * TIME_COLUMNS[name]
@@ -73,7 +73,7 @@ def read_trace(path: Path, signals: Sequence[str] = (), period_s: float | None =
             f"{path}: row {off[0] + 2} (from 1) is {steps[off[0]]:g} s after the one before, not {period_s:g} s; "
             "resample the trace to one row a period"
         )
-    return Trace(frame, period_s)
+    return Trace(frame.with_columns(numbers), period_s)
 
 
 def _numbers(path: Path, frame: pl.DataFrame, name: str) -> pl.Series:

@@ -9,8 +9,8 @@ import numpy as np
 
 from phalanx.analysis.doctor import DataTask, Finding, examine_task
 from phalanx.data.encoder import Encoder
-from phalanx.data.events import TRUTH_COLUMNS
-from phalanx.data.features import is_truth
+from phalanx.data.events import TRUTH_COLUMNS, EventTable
+from phalanx.data.features import is_identity, is_truth
 from phalanx.data.readers import read_events
 from phalanx.data.splits import split_rows
 from phalanx.envs.original import FEATURES, task_reward
@@ -22,6 +22,7 @@ __all__ = ["Question", "examine"]
 
 _PRESETS = ("default", "original")
 _ORIGINAL_SEED = 42
+_WHO = ("host", "subject", "parent", "object")
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,10 @@ class Question:
             raise UsageError(f"--gamma {self.gamma}: expected a number from 0 to 1")
         if self.preset is not None and self.preset not in _PRESETS:
             raise unknown_name("preset", self.preset, _PRESETS)
+        if self.preset == "original" and self.env == "replay":
+            raise UsageError(
+                "--preset original is a stream: its verdicts have no consequence. Leave out --env replay"
+            )
 
 
 def examine(question: Question) -> tuple[dict[str, Any], list[Finding], tuple[str, ...]]:
@@ -74,25 +79,25 @@ def examine(question: Question) -> tuple[dict[str, Any], list[Finding], tuple[st
         )
     campaigns = "campaign" in table.columns and bool((table.frame["campaign"] != "").any())
     original = question.preset == "original" or (question.preset is None and not campaigns)
-    how = question.split or (
-        "stratified" if original and _is_original(table.columns) else default_split(table)
-    )
-    seed = _ORIGINAL_SEED if original else question.seed
-    splits = split_rows(table, how, seed=seed)
-    features = question.features or (FEATURES if original and _is_original(table.columns) else None)
+    notebook = original and all(
+        name in table.columns for name in FEATURES
+    )  # its reward alone fits other data, too
+    how = question.split or ("stratified" if notebook else default_split(table))
+    splits = split_rows(table, how, seed=_ORIGINAL_SEED if notebook else question.seed)
+    features = question.features or (FEATURES if notebook else None)
     encoder = Encoder.fit(table, splits.train, features=features)
     rows = np.arange(len(table))
     encoded = encoder.encode(table, rows)
-    truth = (*TRUTH_COLUMNS, question.label)
-    hidden = [name for name in table.columns if name in truth or is_truth(name)]
     sources = {column.source for column in encoder.categories} | {column.name for column in encoder.numbers}
+    alone = table.frame["subject"].n_unique() == len(table)
     task = DataTask(
-        frame=table.frame.drop(hidden),
+        frame=table.frame.drop(_hidden(table, question.label, sources, alone)),
         label=labels,
         chosen=tuple(name for name in table.columns if name in sources),
+        identities=tuple(name for name in table.columns if name in _WHO or is_identity(name)),
         category=encoded.category,
         numeric=encoded.numeric,
-        process=None if original or not encoder.rolling else encoded.subject,
+        process=None if notebook or alone else encoded.subject,
         order=np.argsort(table.time_ns, kind="stable") if table.has_times else rows,
         timed=table.has_times,
         parts=splits.parts,
@@ -104,11 +109,15 @@ def examine(question: Question) -> tuple[dict[str, Any], list[Finding], tuple[st
     )
     figures, findings = examine_task(task)
     figures |= {"split": how, "reward": "original" if original else "default"}
-    return figures, findings, (*read.notes, *splits.notes, *encoder.notes)
+    bad = [f"{len(read.rejects)} bad rows were left out"] if read.rejects else []
+    return figures, findings, (*read.notes, *bad, *splits.notes, *encoder.notes)
 
 
-def _is_original(columns: Any) -> bool:
-    return all(name in columns for name in FEATURES)
+def _hidden(table: EventTable, label: str | None, sources: set[str], alone: bool) -> list[str]:
+    """Columns that are no business of the checks: the truth, unless members see it, and what a reader filled in."""
+    truth = [name for name in table.columns if name in (*TRUTH_COLUMNS, label) or is_truth(name)]
+    filled_in = [*(["subject"] if alone else []), *([] if table.has_times else ["time_ns"])]
+    return [name for name in (*truth, *filled_in) if name not in sources and name in table.columns]
 
 
 def _reward(original: bool) -> np.ndarray:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phalanx.analysis.doctor import DataTask, diagnosis, examine_task
-from phalanx.analysis.doctor.payoff import past_of
+from phalanx.analysis.doctor.payoff import halves_by_process, past_of
+from phalanx.errors import DataError
 
 N = 12_000
 REWARD = np.array([[0.0, -0.3, -1.0, -2.0], [-1.0, -0.5, 0.0, 0.0]])
@@ -20,7 +21,7 @@ def sound(seed: int = 0, n: int = N) -> DataTask:
     """Malicious events in runs, seen through one noisy number and one noisy category; split by time."""
     rng = np.random.default_rng(seed)
     label = np.repeat(rng.random(n // 50) < 0.15, 50).astype(np.int8)
-    size = rng.normal(2.0 * label, 1.0)
+    size = rng.normal(2.5 * label, 1.0)
     kind = np.where(rng.random(n) < 0.2 + 0.4 * label, "odd", "even")
     frame = pl.DataFrame({"time_ns": np.sort(rng.integers(1, 10**12, n)), "kind": kind, "size": size})
     return of(frame, label)
@@ -33,6 +34,7 @@ def of(frame: pl.DataFrame, label: np.ndarray, **changes: Any) -> DataTask:
         frame=frame,
         label=label.astype(np.int8),
         chosen=("kind", "size"),
+        identities=("pid",),
         category=(frame["kind"] == "odd").to_numpy().astype(np.int64)[:, None],
         numeric=frame["size"].to_numpy()[:, None],
         process=None,
@@ -149,11 +151,83 @@ def test_a_column_that_tells_the_place_leaks_the_label(how: str, seen: bool) -> 
     place = PLACES[how](np.random.default_rng(1), N)
     frame = task.frame.with_columns(pl.Series("seq_no", place))
     chosen = (*task.chosen, "seq_no") if seen else task.chosen
-    _, findings = examine_task(dataclasses.replace(task, frame=frame, chosen=chosen))
+    _, findings = examine_task(dataclasses.replace(task, frame=frame, chosen=chosen, split="stratified"))
     found = [
         f for f in findings if f.symptom == "label-leak-by-position" and "seq_no" in f.evidence["columns"]
     ]
     assert [f.severity for f in found] == ["error" if seen else "info"]
+
+
+def test_a_place_that_members_see_is_no_error_where_time_is_split() -> None:
+    task = sound()
+    frame = task.frame.with_columns(pl.Series("seq_no", np.arange(N)))
+    _, findings = examine_task(dataclasses.replace(task, frame=frame, chosen=(*task.chosen, "seq_no")))
+    found = next(f for f in findings if "leak" in f.symptom and f.evidence["among_features"])
+    assert found.severity == "warning" and "--split time" not in found.remedy
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("share", [1.0, 0.3])
+def test_campaigns_that_come_in_bursts_shift_no_split(seed: int, share: float) -> None:
+    rng = np.random.default_rng(seed)
+    label = np.zeros(40_000, np.int8)
+    for start in rng.integers(0, 39_000, 40):
+        label[start : start + int(100 / share)] |= rng.random(int(100 / share)) < share
+    frame = pl.DataFrame({"kind": np.where(label == 1, "odd", "even"), "size": rng.normal(3.0 * label, 1.0)})
+    assert "split-shift" not in symptoms(of(frame, label))
+
+
+def test_few_malicious_events_are_said_to_be_too_few() -> None:
+    rng = np.random.default_rng(0)
+    label = (np.arange(N) % 1500 == 700).astype(np.int8)
+    frame = pl.DataFrame({"kind": ["even"] * N, "size": rng.normal(3.0 * label, 1.0)})
+    found = examine_task(of(frame, label))[1]
+    assert [(f.symptom, f.severity) for f in found if f.severity != "info"] == [
+        ("unlearnable-observation", "warning")
+    ]
+    assert "too few to tell" in found[0].cause
+
+
+def test_labels_of_one_kind_in_a_part_are_refused() -> None:
+    task = sound()
+    label = task.label.copy()
+    label[task.parts[1]] = np.where(label[task.parts[1]] == 0, -1, 1)
+    with pytest.raises(DataError, match="the validation part has events of one label alone"):
+        examine_task(dataclasses.replace(task, label=label))
+
+
+@pytest.mark.parametrize("n_bad", [60, 600])
+def test_a_rule_over_a_rare_value_is_found_and_ground_truth_by_process_is_none(n_bad: int) -> None:
+    rng = np.random.default_rng(0)
+    label = np.zeros(N, np.int8)
+    label[rng.permutation(N)[:n_bad]] = 1
+    kind = np.where(label == 1, "EXPLOIT", rng.choice(["READ", "WRITE"], N))
+    frame = pl.DataFrame(
+        {"kind": kind, "size": rng.normal(size=N), "huge": np.where(rng.random(N) < 0.1, 1e300, -1e300)}
+    )
+    found = next(f for f in examine_task(of(frame, label))[1] if f.symptom == "label-is-a-rule")
+    assert "kind in {EXPLOIT}" in found.cause
+    pid = rng.integers(0, 300, N)
+    by_process = of(
+        pl.DataFrame({"kind": rng.choice(["READ", "WRITE"], N), "size": rng.normal(size=N), "pid": pid}),
+        (pid < 30).astype(np.int8),
+    )
+    assert "label-is-a-rule" not in symptoms(by_process)
+
+
+@given(st.integers(0, 10**6), st.integers(2, 60))
+def test_the_two_probes_share_no_process(seed: int, n_processes: int) -> None:
+    rng = np.random.default_rng(seed)
+    process = rng.integers(0, n_processes, 600)
+    label = (rng.random(n_processes) < 0.4)[process].astype(np.int8)
+    rows = rng.permutation(600)[:500]
+    halves = halves_by_process(rows, process, label, rng)
+    if halves is None:
+        return
+    first, second = halves
+    assert sorted([*first, *second]) == sorted(rows)
+    assert not set(process[first]) & set(process[second])
+    assert all((label[half] == kind).sum() >= 20 for half in halves for kind in (0, 1))
 
 
 def test_what_tells_no_place_or_no_label_leaks_none() -> None:

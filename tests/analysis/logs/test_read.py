@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tensorboardX import SummaryWriter
 
 from phalanx.analysis.logs import TrainingLog, read_log
 from phalanx.errors import DataError, UsageError
@@ -76,7 +77,7 @@ def test_rllib_nests_by_agent(tmp_path: Path, old: bool) -> None:
 
 def test_what_is_not_finite_stays_and_what_was_not_logged_is_absent(tmp_path: Path) -> None:
     rows = [
-        {"iteration": 1, "env_steps": 10, "loss/value": 1.0, "eval/f1": None},
+        {"iteration": 1, "env_steps": 10, "loss/value": 1.0, "eval/f1": None, "policy/rate_allow": 1.0},
         {"iteration": 2, "env_steps": 20, "loss/value": None},
         {"iteration": 3, "env_steps": 30, "loss/value": 3.0, "eval/f1": 0.5},
     ]
@@ -104,16 +105,72 @@ def test_a_torn_last_line_is_left_out_and_any_other_is_an_error(tmp_path: Path) 
         read_log(torn)
     table = write_csv(tmp_path / "a.csv", "iteration,loss/value\n1,1.0\n2")
     assert read_log(table).iteration.tolist() == [1]
-    with pytest.raises(DataError, match="line 2 has 3 cells, the header 2"):
+    with pytest.raises(DataError, match="row 2 has 3 cells, the header 2"):
         read_log(write_csv(tmp_path / "b.csv", "iteration,loss/value\n1,1.0,2\n"))
 
 
-def test_a_run_that_starts_anew_in_the_same_file_is_the_last_one(tmp_path: Path) -> None:
-    steps = [1, 2, 3, 1, 2]
+def test_a_torn_number_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
+    log = read_log(write_csv(tmp_path / "a.csv", "loss/value,env_steps\n0.5,1000\n0.4,2000\n0.3,30"))
+    assert values(log, "loss/value") == [0.5, 0.4] and log.env_steps.tolist() == [1000, 2000]
+
+
+@pytest.mark.parametrize(
+    ("steps", "kept"),
+    [([1, 2, 3, 1, 2], [3, 4]), ([1, 2, 3, 4, 3, 4, 5], [0, 1, 4, 5, 6]), ([1, 2, 2, 3], [0, 2, 3])],
+)
+def test_what_a_run_wrote_again_replaces_what_it_had_written(
+    tmp_path: Path, steps: list[int], kept: list[int]
+) -> None:
+    """A counter that goes back: to its start, to a checkpoint, by none."""
     rows = [{"iteration": i, "loss/value": float(n)} for n, i in enumerate(steps)]
     log = read_log(write_jsonl(tmp_path / "a.jsonl", rows))
-    assert log.iteration.tolist() == [1, 2] and values(log, "loss/value") == [3, 4]
-    assert log.series["loss/value"].row.tolist() == [0, 1] and "starts anew at row 4" in log.notes[0]
+    assert log.iteration.tolist() == [steps[n] for n in kept] and values(log, "loss/value") == kept
+    assert log.series["loss/value"].row.tolist() == list(range(len(kept)))
+    assert f"{len(steps) - len(kept)} rows are left out" in log.notes[0]
+
+
+def test_an_alias_that_is_silent_does_not_hide_the_one_that_speaks(tmp_path: Path) -> None:
+    rows = [
+        {"training_iteration": i, "timesteps_total": None, "num_env_steps_sampled_lifetime": 4000 * i,
+         "episode_reward_mean": None, "env_runners": {"episode_return_mean": 2.0 * i}}
+        for i in (1, 2)
+    ]  # fmt: skip
+    log = read_log(write_jsonl(tmp_path / "result.json", rows))
+    assert log.env_steps.tolist() == [4000, 8000] and values(log, "reward/episode") == [2, 4]
+
+
+def test_names_that_anybody_may_use_are_not_taken_for_phalanxs(tmp_path: Path) -> None:
+    with SummaryWriter(str(tmp_path)) as writer:
+        for step in (0, 2048, 4096):
+            writer.add_scalar("loss/value", 1.0, step)
+    log = read_log(tmp_path)
+    assert (
+        log.tool == "unknown"
+        and log.iteration.tolist() == [1, 2, 3]
+        and log.env_steps.tolist() == [0, 2048, 4096]
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "loss/value,hist\n1.0," + "x" * 200_000 + "\n2.0,y\n",
+        '{"loss/value": 1.0, "n": ' + "9" * 400 + "}\n" + '{"loss/value": 2.0}\n',
+        '{"loss/value": 1.0, "note": "a\u2028b"}\n{"loss/value": 2.0}\n',
+        '{"iteration": 1e30, "loss/value": 1.0}\n{"iteration": 1e31, "loss/value": 2.0}\n',
+        "iteration, loss/value\n1, 1.0\n2, 2.0\n",
+    ],
+)
+def test_odd_files_are_read_all_the_same(tmp_path: Path, text: str) -> None:
+    assert values(read_log(write_csv(tmp_path / "odd.log", text)), "loss/value") == [1.0, 2.0]
+
+
+def test_the_only_run_below_a_folder_is_meant(tmp_path: Path) -> None:
+    (tmp_path / "PPO_0").mkdir()
+    write_jsonl(tmp_path / "PPO_0" / "result.json", [rllib_row(1, {"p": {"vf_loss": 3.0}}, True)])
+    with SummaryWriter(str(tmp_path / "PPO_0")) as writer:
+        writer.add_scalar("losses/value_loss", 1.0, 1)
+    assert read_log(tmp_path).tool == "rllib"
 
 
 def test_a_map_names_what_is_not_known(tmp_path: Path) -> None:

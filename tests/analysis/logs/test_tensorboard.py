@@ -79,6 +79,13 @@ def test_a_resumed_run_replaces_what_the_first_attempt_wrote_beyond(tmp_path: Pa
     assert read(tmp_path)["x"] == {step: 1.0 if step < 5 else 2.0 for step in range(7)}
 
 
+def test_two_writers_of_one_run_do_not_erase_each_other(tmp_path: Path) -> None:
+    write(tmp_path, [("x", step, 1.0) for step in range(4)])
+    event_files(tmp_path)[0].rename(tmp_path / "events.out.tfevents.1.a")
+    write(tmp_path, [("y", step, 2.0) for step in range(4)])
+    assert {tag: len(steps) for tag, steps in read(tmp_path).items()} == {"x": 4, "y": 4}
+
+
 def test_several_runs_below_a_folder_are_named(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write(tmp_path / name, [("x", 1, 1.0)])

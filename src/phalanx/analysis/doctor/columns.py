@@ -11,24 +11,32 @@ __all__ = ["Coded", "coded"]
 
 @dataclass(frozen=True)
 class Coded:
-    """A column as numbers.
+    """A column as codes: numbers by their rank, texts by their share of malicious rows.
 
     Attributes:
         name: of the column.
-        values: numbers as they are; texts by their share of malicious rows; -inf replaced by the least number, and -1
-            for texts that were not fitted.
-        names: code of each text; None for numbers.
+        values: code of each row: from 0 on; -1 where it is missing or was not fitted.
+        numbers: the number of each code, None for texts.
+        names: the text of each code, None for numbers.
     """
 
     name: str
     values: Float[np.ndarray, " row"]
-    names: dict[str, float] | None = None
+    numbers: Float[np.ndarray, " code"] | None = None
+    names: tuple[str, ...] | None = None
+
+    def between(self, cut: float) -> float:
+        """The number half-way between the codes on both sides of a cut, for columns of numbers."""
+        assert self.numbers is not None
+        last = len(self.numbers) - 1
+        below, above = (min(max(int(place), 0), last) for place in (np.floor(cut), np.floor(cut) + 1))
+        return float(self.numbers[below] / 2.0 + self.numbers[above] / 2.0)
 
 
 def coded(
     series: pl.Series, label: Int8[np.ndarray, " row"], fit: Int[np.ndarray, " fit"], most: int
 ) -> Coded | None:
-    """A column as numbers; None where it is constant, neither text nor number, or a text of more than ``most`` values.
+    """A column as codes; None where it is constant, neither text nor number, or a text of more than ``most`` values.
 
     Args:
         series: the column.
@@ -38,10 +46,13 @@ def coded(
     """
     if series.dtype.is_numeric() or series.dtype == pl.Boolean:
         values = series.cast(pl.Float64).fill_null(np.nan).to_numpy()
-        known = values[np.isfinite(values)]
-        if not len(known) or (known.min() == known.max() and len(known) == len(values)):
+        known = np.isfinite(values)
+        distinct, rank = np.unique(values[known], return_inverse=True)
+        if not len(distinct) or (len(distinct) == 1 and known.all()):
             return None
-        return Coded(series.name, np.where(np.isfinite(values), values, known.min() - 1.0))
+        codes = np.full(len(values), -1.0)
+        codes[known] = rank
+        return Coded(series.name, codes, numbers=distinct)
     if series.dtype != pl.String or not 2 <= series.n_unique() <= most:
         return None
     share = (
@@ -49,8 +60,8 @@ def coded(
         .group_by("text")
         .agg(pl.col("label").mean().alias("share"))
         .sort("share", "text")
-        .with_row_index("code")
     )
-    names = {text: float(code) for text, code in share.select("text", "code").iter_rows()}
-    values = series.fill_null("").replace_strict(names, default=-1.0, return_dtype=pl.Float64).to_numpy()
-    return Coded(series.name, values, names)
+    names = tuple(share["text"])
+    codes = {text: float(code) for code, text in enumerate(names)}
+    values = series.fill_null("").replace_strict(codes, default=-1.0, return_dtype=pl.Float64).to_numpy()
+    return Coded(series.name, values, names=names)

@@ -38,15 +38,15 @@ def check_position(task: DataTask) -> list[Finding]:
     """Whether a column tells where a row stands, in stretches of the file or for some of the rows, and so its label.
 
     Two signs are needed. The column is ordered: it rises or falls with the place as a whole, or within windows of rows,
-    in file order or in time order, for at least one window in twenty (rank correlation); rows of its most frequent
-    value are left out, for they may mean that it is not set. And it tells the label of shuffled rows by those before
-    and after them: better than of whole stretches that were held out, unless the column is a place as a whole.
+    in file order or in time order, for at least one window in twenty (rank correlation); rows of values that a tenth of
+    all rows share are left out, for they may mean that it is not set. And it tells the label of shuffled rows by those
+    before and after them: better than of whole stretches that were held out, unless the column is a place as a whole.
     """
     known = np.flatnonzero(task.label >= 0)
     orders = [known] if not task.timed else [known, task.order[task.label[task.order] >= 0]]
     signs = []
     for series in task.frame:
-        if not (series.dtype.is_numeric() or series.dtype.is_temporal()):
+        if not series.dtype.is_numeric():
             continue
         values = series.cast(pl.Float64, strict=False).fill_null(np.nan).to_numpy()
         told = _told(values)
@@ -66,29 +66,28 @@ def check_position(task: DataTask) -> list[Finding]:
         signs.append(_Sign(series.name, ordered, shuffled, held_out))
     seen = [sign for sign in signs if sign.column in task.chosen]
     unseen = [sign for sign in signs if sign.column not in task.chosen]
-    return [_finding(each, among) for each, among in ((seen, True), (unseen, False)) if each]
+    return [_finding(each, among, task.split) for each, among in ((seen, True), (unseen, False)) if each]
 
 
 def is_place(series: pl.Series) -> bool:
     """Whether a column of numbers rises or falls with the rows as a whole."""
-    if not (series.dtype.is_numeric() or series.dtype.is_temporal()):
+    if not series.dtype.is_numeric():
         return False
     values = series.cast(pl.Float64, strict=False).fill_null(np.nan).to_numpy()
     return _rank_correlation(values[_told(values)]) >= _PLACE
 
 
 def _told(values: Float[np.ndarray, " row"]) -> Bool[np.ndarray, " row"]:
-    """Rows that hold a value, other than one that a tenth of the rows share."""
+    """Rows that hold a value, other than ones that a tenth of the rows share."""
     known = np.isfinite(values)
     distinct, count = np.unique(values[known], return_counts=True)
-    if len(distinct) and count.max() > _COMMON * len(values):
-        known &= values != distinct[count.argmax()]
-    return known
+    return known & ~np.isin(values, distinct[count > _COMMON * len(values)])
 
 
-def _finding(signs: list[_Sign], seen: bool) -> Finding:
+def _finding(signs: list[_Sign], seen: bool, split: str) -> Finding:
     worst = max(signs, key=lambda sign: sign.auc_shuffled)
     names = ", ".join(sign.column for sign in signs)
+    mixed = split in ("random", "stratified")
     evidence = {
         "columns": [sign.column for sign in signs],
         "among_features": seen,
@@ -99,12 +98,10 @@ def _finding(signs: list[_Sign], seen: bool) -> Finding:
         f"({worst.column}: AUC {worst.auc_shuffled:.2f} where rows are shuffled, {worst.auc_held_out:.2f} where "
         "stretches are held out)"
     )
-    remedy = (
-        f"leave out of --features: {names}; and split by time or group (--split time)"
-        if seen
-        else "members do not see them; keep it so, and split by time or group"
-    )
-    return Finding("label-leak-by-position", "error" if seen else "info", evidence, cause, remedy)
+    remedy = f"leave out of --features: {names}" if seen else "members do not see them; keep it so"
+    remedy += "; and split by time or group (--split time)" if mixed else ""
+    severity = ("error" if mixed else "warning") if seen else "info"
+    return Finding("label-leak-by-position", severity, evidence, cause, remedy)
 
 
 def _rank_correlation(values: Float[np.ndarray, " row"]) -> float:

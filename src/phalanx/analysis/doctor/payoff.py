@@ -9,12 +9,14 @@ from phalanx.analysis.doctor.finding import Finding
 from phalanx.analysis.doctor.task import DataTask
 from phalanx.analysis.metrics import best_threshold, detection_metrics
 from phalanx.analysis.probe import fit_probe
+from phalanx.errors import DataError
 from phalanx.types import Verdict
 
-__all__ = ["check_consequence", "check_payoff", "past_of"]
+__all__ = ["check_consequence", "check_payoff", "halves_by_process", "past_of"]
 
 _PROBE_ROWS = 100_000
 _FADING = 0.8
+_FEWEST = 20  # malicious events from which a probe, or a test of it, says something
 _BLOCKS = 100  # of test rows, resampled whole, for neighbouring events are alike
 _RESAMPLES = 2_000
 _NEGLIGIBLE = 0.05
@@ -30,6 +32,12 @@ def check_payoff(task: DataTask) -> tuple[dict[str, Any], list[Finding]]:
     found on these inputs.
     """
     train, validation, test = (_labelled(task, rows) for rows in task.parts)
+    for name, rows in (("training", train), ("validation", validation), ("test", test)):
+        if len(np.unique(task.label[rows])) < 2:
+            raise DataError(
+                f"the {name} part has events of one label alone ({len(rows):,} with a known one). Use another "
+                "--split, or data with malicious and benign events throughout"
+            )
     rng = np.random.default_rng(task.seed)
     score = _scores(task, train, rng)
     score = {"validation": score[validation], "test": score[test]}
@@ -77,9 +85,17 @@ def check_payoff(task: DataTask) -> tuple[dict[str, Any], list[Finding]]:
         "add columns that carry the label (--features; docs/recorded-data.md), or memory of a process's past; "
         "a policy that answers the same to everything is the optimum here and no bug of training"
     )
-    certain = room <= 0 or high < 2 * _NEGLIGIBLE * room
-    if not certain:
-        cause += f"; {len(test):,} test events are too few to tell (the gain is {low:.3f} to {high:.3f})"
+    few = min(int((task.label[train] == 1).sum()) // 2, int((y == 1).sum())) < _FEWEST
+    certain = room <= 0 or (high < 2 * _NEGLIGIBLE * room and not few)
+    if room <= 0:
+        cause = (
+            f"no policy earns more than {figures['best_constant']} for everything: the reward needs no label"
+        )
+    elif not certain:
+        cause += (
+            f"; {int((y == 1).sum())} malicious events among {len(test):,} of the test part are too few to tell "
+            f"(the gain is {low:.3f} to {high:.3f})"
+        )
     severity = "error" if certain else "warning"
     return figures, [Finding("unlearnable-observation", severity, evidence, cause, remedy)]
 
@@ -98,17 +114,32 @@ def _constant(task: DataTask, rows: Int[np.ndarray, " _"]) -> Float[np.ndarray, 
 def _scores(
     task: DataTask, train: Int[np.ndarray, " _"], rng: np.random.Generator
 ) -> Float[np.ndarray, " row"]:
-    """How likely each row is malicious by the probe that was fitted to training rows."""
-    drawn = rng.permutation(train)[:_PROBE_ROWS]
-    if task.process is None:
+    """How likely each row is malicious by the probe that was fitted to training rows, malicious ones first of all."""
+    malicious, benign = (rng.permutation(train[task.label[train] == label]) for label in (1, 0))
+    malicious = malicious[: _PROBE_ROWS // 2]
+    drawn = np.concatenate([malicious, benign[: _PROBE_ROWS - len(malicious)]])
+    halves = None if task.process is None else halves_by_process(drawn, task.process, task.label, rng)
+    if halves is None:
         return _fitted(task.category, task.numeric, task.label, drawn, task.seed)
-    first, second = (
-        drawn[::2],
-        drawn[1::2],
-    )  # the second probe must not rely on what the first learned by heart
-    alone = _fitted(task.category, task.numeric, task.label, first, task.seed)
+    assert task.process is not None
+    alone = _fitted(task.category, task.numeric, task.label, halves[0], task.seed)
     inputs = np.column_stack([task.numeric, alone, *past_of(alone, task.process, task.order)])
-    return _fitted(task.category, inputs, task.label, second, task.seed)
+    return _fitted(task.category, inputs, task.label, halves[1], task.seed)
+
+
+def halves_by_process(
+    rows: Int[np.ndarray, " _"], process: Int[np.ndarray, " row"], label: Any, rng: np.random.Generator
+) -> tuple[Int[np.ndarray, " a"], Int[np.ndarray, " b"]] | None:
+    """Rows in two halves of whole processes, for a second probe must not rely on what the first learned by heart of the
+    same processes; None where a half would lack malicious or benign events."""
+    known = np.unique(process[rows])
+    guilty = np.isin(known, process[rows[label[rows] == 1]])
+    first = np.zeros(int(process.max()) + 1, bool)
+    for some in (known[guilty], known[~guilty]):
+        first[rng.permutation(some)[: len(some) // 2]] = True
+    halves = rows[first[process[rows]]], rows[~first[process[rows]]]
+    enough = all(min((label[half] == kind).sum() for kind in (0, 1)) >= _FEWEST for half in halves)
+    return halves if enough else None
 
 
 def _fitted(category: Any, numeric: Any, label: Any, rows: Any, seed: int) -> Float[np.ndarray, " row"]:
@@ -166,7 +197,7 @@ def check_consequence(task: DataTask, figures: dict[str, Any]) -> list[Finding]:
     evidence = {"gamma": task.gamma, "explained_variance_bound": bound}
     cause = (
         f"the next event does not depend on the verdict, yet gamma is {task.gamma:g}: returns are mostly later rewards "
-        f"that it cannot change; where events come in random order no critic explains over {100 * bound:.2g} % of them"
+        f"that it cannot change; of events in random order, a critic explains at most {100 * bound:.2g} % of them"
     )
     remedy = "set --gamma 0 for one decision at a time, or close the loop: --env replay, or --env simulator"
     return [Finding("actions-without-consequence", "warning", evidence, cause, remedy)]

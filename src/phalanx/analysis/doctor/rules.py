@@ -11,7 +11,8 @@ from phalanx.analysis.doctor.task import DataTask
 
 __all__ = ["check_rule"]
 
-_ROWS = 100_000
+_ROWS = 50_000  # of each class
+_LEAST = 20  # of each class
 _LEAVES = 8
 _FEW_VALUES = 256
 _EXACT = 0.99
@@ -23,27 +24,32 @@ def check_rule(task: DataTask) -> list[Finding]:
     """Whether a tree of at most eight leaves on few columns reproduces the label of rows that it was not fitted to.
 
     Categories enter in the order of their share of malicious rows, by which one cut splits them as well as any
-    partition (Breiman et al. 1984, Classification and Regression Trees, section 4.2.2). Columns of more than 256 texts
-    stay out, for names of processes and objects tell who, which is no rule, and columns that tell the place.
+    partition (Breiman et al. 1984, Classification and Regression Trees, section 4.2.2). Columns that tell who or which
+    one stay out, for ground truth is often given by process or host, and so do columns that tell the place and texts of
+    more than 256 values.
     """
     from sklearn.metrics import f1_score
     from sklearn.tree import DecisionTreeClassifier
 
+    malicious, benign = np.flatnonzero(task.label == 1), np.flatnonzero(task.label == 0)
+    if min(len(malicious), len(benign)) < _LEAST:
+        return []
     rng = np.random.default_rng(task.seed)
-    rows = rng.permutation(np.flatnonzero(task.label >= 0))[:_ROWS]
-    half = len(rows) // 2
-    fit, held = rows[:half], rows[half:]
+    rows = np.concatenate([rng.permutation(part)[:_ROWS] for part in (malicious, benign)])
+    fit, held = rows[::2], rows[1::2]
     columns = [
         column
         for name in task.frame.columns
-        if not is_place(task.frame[name])
+        if name not in task.identities
+        and not is_place(task.frame[name])
         and (column := coded(task.frame[name], task.label, fit, _FEW_VALUES)) is not None
     ]
-    if not columns or len(np.unique(task.label[fit])) < 2:
+    if not columns:
         return []
     design = np.column_stack([column.values for column in columns])
+    leaf = min(20, max(2, int((task.label[fit] == 1).sum()) // 10))
     trees = [
-        DecisionTreeClassifier(max_leaf_nodes=leaves, min_samples_leaf=20, random_state=task.seed).fit(
+        DecisionTreeClassifier(max_leaf_nodes=leaves, min_samples_leaf=leaf, random_state=task.seed).fit(
             design[fit], task.label[fit]
         )
         for leaves in range(2, _LEAVES + 1)
@@ -91,13 +97,16 @@ def _tight(path: list[tuple[int, float, bool]]) -> list[tuple[int, float, bool]]
 
 def _condition(column: Coded, cut: float, above: bool) -> str:
     if column.names is None:
-        return f"{column.name} {'>' if above else '<='} {cut:.6g}"
-    inside = [name for name, code in column.names.items() if (code > cut) == above]
-    outside = [name for name, code in column.names.items() if (code > cut) != above]
+        if cut < 0:
+            return f"{column.name} is {'set' if above else 'not set'}"
+        return f"{column.name} {'>' if above else '<='} {column.between(cut):.10g}"
+    inside = [name for code, name in enumerate(column.names) if (code > cut) == above]
+    outside = [name for code, name in enumerate(column.names) if (code > cut) != above]
     if len(inside) <= len(outside):
         return f"{column.name} in {{{_listed(inside)}}}"
     return f"{column.name} not in {{{_listed(outside)}}}"
 
 
 def _listed(names: list[str]) -> str:
+    names = sorted(names)
     return ", ".join(names[:_SHOWN]) + (f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

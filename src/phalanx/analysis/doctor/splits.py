@@ -1,7 +1,7 @@
 """Columns without content, and parts that differ or share what they should not."""
 
 import numpy as np
-from jaxtyping import Int8
+from jaxtyping import Float
 
 from phalanx.analysis.doctor.finding import Finding
 from phalanx.analysis.doctor.task import DataTask
@@ -11,7 +11,8 @@ __all__ = ["check_constant", "check_split"]
 _PARTS = ("training", "validation", "test")
 _FILLED_IN = ("time_ns", "subject", "kind")  # by readers, where the source has none
 _SHIFT = 1.5
-_SURE = 1e-3
+_BLOCKS = 20
+_SURE = 4.0  # standard errors
 _DUPLICATES = 0.001
 
 
@@ -36,15 +37,15 @@ def check_split(task: DataTask) -> list[Finding]:
 
 
 def _shift(task: DataTask) -> list[Finding]:
-    """Shares that differ by half and by more than chance, where a run of malicious events is one draw."""
-    from scipy.stats import chi2_contingency
-
-    counts = np.array([[(task.label[rows] == k).sum() for k in (0, 1)] for rows in task.parts], float)
-    rates = counts[:, 1] / np.maximum(counts.sum(axis=1), 1)
+    """Shares that differ by half and by more than chance, as told by blocks of neighbours: campaigns come in bursts."""
+    place = np.argsort(task.order)
+    labels = [task.label[rows[np.argsort(place[rows])]] for rows in task.parts]
+    known = [each[each >= 0].astype(float) for each in labels]
+    rates = np.array([each.mean() for each in known])
     if rates.min() > 0 and rates.max() < _SHIFT * rates.min():
         return []
-    runs = counts / _run_length(task.label[task.order])
-    if (counts.sum(axis=0) == 0).any() or float(chi2_contingency(runs)[1]) > _SURE:  # type: ignore[arg-type]
+    low, high = known[int(rates.argmin())], known[int(rates.argmax())]
+    if rates.max() - rates.min() < _SURE * np.hypot(_error(low), _error(high)):
         return []
     evidence = {f"base_rate_{name}": float(rate) for name, rate in zip(_PARTS, rates, strict=True)}
     cause = "malicious rows make up " + ", ".join(
@@ -57,16 +58,10 @@ def _shift(task: DataTask) -> list[Finding]:
     return [Finding("split-shift", "warning", evidence, cause, remedy)]
 
 
-def _run_length(label: Int8[np.ndarray, " row"]) -> float:
-    """Mean length of the runs of malicious rows.
-
-    Example:
-        >>> _run_length(np.array([0, 1, 1, 1, 0, 1, 0], np.int8))
-        2.0
-    """
-    malicious = label == 1
-    runs = int((np.diff(malicious.astype(np.int8), prepend=0) == 1).sum())
-    return float(malicious.sum() / max(runs, 1))
+def _error(label: Float[np.ndarray, " row"]) -> float:
+    """Standard error of the mean, from the means of blocks."""
+    blocks = [block.mean() for block in np.array_split(label, min(_BLOCKS, len(label)))]
+    return float(np.std(blocks) / np.sqrt(len(blocks)))
 
 
 def _time(task: DataTask) -> list[Finding]:

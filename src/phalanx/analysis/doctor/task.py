@@ -17,6 +17,7 @@ class DataTask:
         frame: every column of the events but the truth, in file order.
         label: 1 malicious, 0 benign, -1 unknown.
         chosen: names of the columns that members see.
+        identities: names of the columns that tell who or which one.
         category, numeric: what members see, encoded, a row an event.
         process: dense id of each row's process; None where members remember none.
         order: rows in time order; file order where there are no times.
@@ -32,6 +33,7 @@ class DataTask:
     frame: pl.DataFrame
     label: Int8[np.ndarray, " row"]
     chosen: tuple[str, ...]
+    identities: tuple[str, ...]
     category: Int[np.ndarray, "row column"]
     numeric: Float[np.ndarray, "row feature"]
     process: Int[np.ndarray, " row"] | None

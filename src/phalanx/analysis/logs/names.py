@@ -91,6 +91,9 @@ _OWN = re.compile(
     r"|target|advantage|optimizer|gradient|episode|rate|score|memory)/.+)$"
 )
 
+_ONLY_OWN = re.compile(r"^member/|^policy/(first_ratio_error|rate_)|^eval/greedy_")
+"""Names that no other tool uses: "loss/value" may be anybody's."""
+
 
 def canonical_names() -> tuple[str, ...]:
     """The names that the tables lead to.
@@ -134,7 +137,7 @@ def meaning_of(column: str, mapping: Mapping[str, str] | None = None) -> Meaning
         )
     own = _OWN.match(name)
     if own:
-        return Meaning(own["name"], 1.0, "phalanx", own["agent"])
+        return Meaning(own["name"], 1.0, "phalanx" if _ONLY_OWN.match(name) else "unknown", own["agent"])
     return Meaning(name, 1.0, "unknown") if name in AXES else None
 
 
@@ -149,6 +152,6 @@ def _given(column: str, target: str) -> Meaning:
     if name not in AXES and name not in canonical_names() and not _OWN.match(name):
         raise UsageError(
             f"column {column!r}: {name!r} is no quantity that is looked at; choose one of: "
-            f"{', '.join((*AXES, *canonical_names()))}"
+            f"{', '.join(dict.fromkeys((*AXES, *canonical_names())))}"
         )
     return Meaning(name, times)

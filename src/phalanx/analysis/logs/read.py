@@ -18,6 +18,7 @@ __all__ = ["read_log"]
 _FILES = ("metrics.jsonl", "result.json", "progress.csv", "progress.json")
 """What tools write into a run's folder, the richest first."""
 
+_LARGEST = 2.0**62  # of a counter
 _PER_UPDATE = ("loss/", "policy/", "value/")
 
 Column = tuple[Int[np.ndarray, " logged"], Float[np.ndarray, " logged"]]
@@ -57,9 +58,11 @@ def _file_in(folder: Path) -> Path | None:
     for name in _FILES:
         if (folder / name).is_file() and (folder / name).stat().st_size:
             return folder / name
-    if event_files(folder):
-        return None
     below = sorted({found.parent for name in _FILES for found in folder.glob(f"*/{name}")})
+    if len(below) == 1:
+        return _file_in(below[0])
+    if not below and event_files(folder):
+        return None
     if below:
         listed = ", ".join(map(str, below[:5]))
         raise UsageError(
@@ -83,10 +86,13 @@ def _of_rows(path: Path, rows: list[dict[str, float]], mapping: Mapping[str, str
         if np.isnan(axes["iteration"]).any() and np.isfinite(axes["env_steps"]).all()
         else iteration
     )
-    begin = int(np.flatnonzero(np.diff(order) < 0)[-1]) + 1 if (np.diff(order) < 0).any() else 0
-    notes = [f"the counter starts anew at row {begin + 1}: only what follows is read"] if begin else []
-    cut = {name: (at[at >= begin] - begin, value[at >= begin]) for name, (at, value) in columns.items()}
-    return _log(path, cut, meanings, iteration[begin:].astype(np.int64), axes["env_steps"][begin:], notes)
+    kept = order < np.append(np.minimum.accumulate(order[::-1])[::-1][1:], np.inf)
+    notes = (
+        [f"{(~kept).sum()} rows are left out: the counter goes back behind them"] if not kept.all() else []
+    )
+    place = np.cumsum(kept) - 1
+    cut = {name: (place[at[kept[at]]], value[kept[at]]) for name, (at, value) in columns.items()}
+    return _log(path, cut, meanings, iteration[kept].astype(np.int64), axes["env_steps"][kept], notes)
 
 
 def _of_events(path: Path, files: list[Path], mapping: Mapping[str, str] | None) -> TrainingLog:
@@ -111,8 +117,9 @@ def _at_updates(
 ) -> Column:
     """Values by the update that they lead to: episodes that end between updates count with the next, by their mean."""
     at = np.minimum(np.searchsorted(steps, step), len(steps) - 1)
-    rows = np.unique(at)
-    return rows, np.array([value[at == row].mean() for row in rows])
+    count = np.bincount(at, minlength=len(steps))
+    rows = np.flatnonzero(count)
+    return rows, np.bincount(at, value, minlength=len(steps))[rows] / count[rows]
 
 
 def _meanings(path: Path, columns: Iterable[str], mapping: Mapping[str, str] | None) -> dict[str, Meaning]:
@@ -126,7 +133,7 @@ def _meanings(path: Path, columns: Iterable[str], mapping: Mapping[str, str] | N
     if all(meaning.name in AXES for meaning in found.values()):
         raise DataError(
             f"{path}: no known quantity among its {len(columns)} columns ({', '.join(columns[:12])}). "
-            f"Say with a map which column is which, of: {', '.join((*AXES, *canonical_names()))}"
+            f"Say with a map which column is which, of: {', '.join(dict.fromkeys((*AXES, *canonical_names())))}"
         )
     return found
 
@@ -137,10 +144,9 @@ def _axis(
     """The first column of that meaning, NaN where it is silent."""
     values = np.full(n, np.nan)
     for column, meaning in meanings.items():
-        if meaning.name == name:
+        if meaning.name == name and np.isnan(values).all():
             at, value = columns[column]
-            values[at] = meaning.factor * value
-            break
+            values[at] = np.where(np.abs(value) < _LARGEST, meaning.factor * value, np.nan)
     return values
 
 
@@ -165,9 +171,10 @@ def _log(
         known = (
             name if agent is None or (len(agents) == 1 and tool != "phalanx") else f"member/{agent}/{name}"
         )
-        if name not in AXES and known not in series and len(at):
+        told = known in series and np.isfinite(series[known].value).any()  # an alias may be there and silent
+        if name not in AXES and len(at) and not told:
             series[known] = Series(at, factor * value)
-    for name in {name for name, *_ in meanings.values()} - series.keys() - set(AXES):
+    for name in dict.fromkeys(name for name, *_ in meanings.values() if name not in (*series, *AXES)):
         parts = [series[f"member/{agent}/{name}"] for agent in agents if f"member/{agent}/{name}" in series]
         if parts:
             series[name] = _mean(parts)

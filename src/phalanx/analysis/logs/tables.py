@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from phalanx.errors import DataError
 
 __all__ = ["rows_of"]
 
+_LONGEST_CELL = 1 << 26
 _NOT_FINITE = ("NaN", "nan", "inf", "-inf", "Infinity", "-Infinity")
 
 
@@ -26,7 +27,10 @@ def rows_of(path: Path) -> list[dict[str, float]]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as problem:
         raise DataError(f"{path}: cannot be read as text ({problem})") from problem
-    rows = _json_rows(path, text) if text.lstrip()[:1] == "{" else _csv_rows(path, text)
+    try:
+        rows = _json_rows(path, text) if text.lstrip()[:1] == "{" else _csv_rows(path, text)
+    except (csv.Error, RecursionError) as problem:
+        raise DataError(f"{path}: no table of numbers ({problem}); expected a training log") from None
     if not any(rows):
         raise DataError(
             f"{path}: no row with a number. Expected a training log: CSV with a header, or a JSON object a line"
@@ -35,7 +39,7 @@ def rows_of(path: Path) -> list[dict[str, float]]:
 
 
 def _json_rows(path: Path, text: str) -> list[dict[str, float]]:
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     rows = []
     for number, line in lines:
         try:
@@ -61,30 +65,36 @@ def _flat(found: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
         elif value is None:
             row[name] = math.nan
         elif (isinstance(value, int | float) and not isinstance(value, bool)) or value in _NOT_FINITE:
-            row[name] = float(value)
+            row[name] = _number(value)
     return row
 
 
+def _number(value: int | float | str) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an integer beyond float64
+        return -math.inf if str(value).startswith("-") else math.inf
+
+
 def _csv_rows(path: Path, text: str) -> list[dict[str, float]]:
-    lines = list(csv.reader(text.splitlines()))
-    if not lines or len(lines[0]) < 1:
-        return []
-    header = lines[0]
+    """Without the last line where it has no end: what it holds may be half a number."""
+    lines = text.split("\n")
+    if len(lines) > 2 and lines[-1].strip():
+        lines.pop()
+    csv.field_size_limit(_LONGEST_CELL)
+    cells = [row for row in csv.reader(lines) if row]
+    header = [name.strip() for name in cells[0]] if cells else []
     rows = []
-    for number, cells in enumerate(lines[1:], 2):
-        if not cells:
-            continue
-        if len(cells) > len(header):
+    for number, row in enumerate(cells[1:], 2):
+        if len(row) > len(header):
             raise DataError(
-                f"{path}: line {number} has {len(cells)} cells, the header {len(header)}; mend the file"
+                f"{path}: row {number} has {len(row)} cells, the header {len(header)}; mend the file"
             )
-        if number == len(lines) and not text.endswith("\n") and len(cells) < len(header):
-            break
-        rows.append(dict(_numbers(header, cells)))
+        rows.append(dict(_numbers(header, row)))
     return rows
 
 
-def _numbers(header: list[str], cells: list[str]) -> Any:
+def _numbers(header: list[str], cells: list[str]) -> Iterator[tuple[str, float]]:
     for name, cell in zip(header, cells, strict=False):
         try:
             yield name, float(cell)

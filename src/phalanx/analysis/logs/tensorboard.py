@@ -41,28 +41,26 @@ def event_files(folder: Path) -> list[Path]:
 
 
 def scalars_of(files: list[Path]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Steps and values of each tag. Where a run was resumed, what the first attempt wrote beyond is replaced.
+    """Steps and values of each tag. Where a run was resumed, what an earlier file says of a tag
+    from the later one's first step on is replaced.
 
     Raises:
         DataError: a damaged record, unless the file ends in it.
     """
     found: dict[str, dict[int, list[float]]] = {}
     for file in files:
-        first = True
+        of_file: dict[str, dict[int, list[float]]] = {}
         for step, tag, value in _values(file):
-            if first:
-                for of_tag in found.values():
-                    for late in [known for known in of_tag if known >= step]:
-                        del of_tag[late]
-                first = False
-            found.setdefault(tag, {}).setdefault(step, []).append(value)
+            of_file.setdefault(tag, {}).setdefault(step, []).append(value)
+        for tag, steps in of_file.items():
+            kept = {step: values for step, values in found.get(tag, {}).items() if step < min(steps)}
+            found[tag] = kept | steps
     return {
         tag: (
             np.array(sorted(of_tag), np.int64),
             np.array([np.mean(of_tag[step]) for step in sorted(of_tag)]),
         )
         for tag, of_tag in found.items()
-        if of_tag
     }
 
 

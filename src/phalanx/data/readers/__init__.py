@@ -167,18 +167,22 @@ def ingest(
     Both files appear whole or not at all; a rejects file of an earlier run is removed where no row is bad.
 
     Raises:
-        UsageError: an unknown format, an ``out`` whose suffix names no file type, or one that is a source.
+        UsageError: an unknown format, an ``out`` whose suffix names no file type, or one that would write over a
+            source.
         DataError: see ``read_events``.
     """
     out = Path(out)
     given = [sources] if isinstance(sources, str | Path) else sources
-    if any(out.resolve() == file.resolve() for file in source_files([Path(source) for source in given])):
-        raise UsageError(
-            f"--out {out} is one of the sources; name another file, so that the records stay as they were"
-        )
-    read = read_events(sources, format=format, label=label, mapping=mapping)
     stem = Path(out.name.removesuffix(".gz")).stem
     rejects_file = out.with_name(f"{stem}.rejects.jsonl")
+    taken = {file.resolve() for file in source_files([Path(source) for source in given])}
+    for written in (out, rejects_file):
+        if written.resolve() in taken:
+            raise UsageError(
+                f"--out {out} would write over {written}, one of the sources; name another file, so that the records "
+                "stay as they were"
+            )
+    read = read_events(sources, format=format, label=label, mapping=mapping)
     read.table.write(out)
     if read.rejects:
         with atomic_path(rejects_file) as temporary:
