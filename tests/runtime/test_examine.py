@@ -50,7 +50,11 @@ def test_the_original_task_has_every_fault_that_its_data_shows(shared_data: Path
     evidence = {f.symptom: f.evidence for f in findings if f.severity != "info"}
     assert evidence["label-leak-by-position"]["columns"] == ["sequence"]
     of_rule = set(evidence["label-is-a-rule"]["columns"])
-    assert "protection" in of_rule and of_rule & {"kind", "event_type"} and "7" in evidence["label-is-a-rule"]["rule"]
+    assert (
+        "protection" in of_rule
+        and of_rule & {"kind", "event_type"}
+        and "7" in evidence["label-is-a-rule"]["rule"]
+    )
     assert evidence["constant-features"]["among_features"] == [
         "src_port",
         "dst_port",
