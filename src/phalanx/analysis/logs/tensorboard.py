@@ -7,6 +7,7 @@ masked CRC-32C of them (TFRecord framing, tensorflow/core/lib/io/record_writer.h
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -75,13 +76,13 @@ def _values(file: Path) -> Iterator[tuple[int, str, float]]:
                 yield event.step, value.tag, number
 
 
-def _number(value: object) -> float | None:
-    kind = value.WhichOneof("value")  # type: ignore[attr-defined]
+def _number(value: Any) -> float | None:
+    kind = value.WhichOneof("value")
     if kind == "simple_value":
-        return float(value.simple_value)  # type: ignore[attr-defined]
+        return float(value.simple_value)
     if kind != "tensor":
         return None
-    tensor = value.tensor  # type: ignore[attr-defined]
+    tensor = value.tensor
     for field in (tensor.float_val, tensor.double_val, tensor.int_val, tensor.int64_val):
         if len(field) == 1:
             return float(field[0])
