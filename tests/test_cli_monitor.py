@@ -34,7 +34,9 @@ def test_a_violation_is_a_finding_with_its_cause(trace: Path, capsys) -> None:
 def test_people_get_a_verdict_a_plot_and_the_reason(trace: Path, capsys) -> None:
     assert main(["monitor", SPEC, "--trace", str(trace)]) == 1
     out = capsys.readouterr().out
-    assert out.startswith("VIOLATED at sample 0: robustness -1\n5 of 9 samples violated")
+    assert out.startswith(
+        "VIOLATED: robustness -1\nasked anew at each of the 9 samples, of it and what follows: violated at 5"
+    )
     assert "!!!!!" in out and "contained > 0          -1  at 4 to 6" in out
 
 

@@ -1,6 +1,5 @@
-"""``phalanx doctor``: what is wrong with a task, before a run is spent on it."""
+"""``phalanx doctor``: why a run fails, or what is wrong with a task before a run is spent on it."""
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,40 +15,72 @@ __all__ = ["Doctor", "command"]
 
 @dataclass(frozen=True)
 class Doctor:
-    """Examines recorded events as a task before training: what the best policy can earn, and what will mislead.
+    """Says why a training run fails, from its log; or, before training, what a task allows at best.
 
-    Reads what `phalanx ingest` reads and looks at all columns. Exit code 1 where something is wrong. docs/doctor.md has
-    a section on each finding.
+    A log is a run folder of phalanx, Stable-Baselines3, CleanRL or RLlib, a TensorBoard folder, or a CSV or JSON-lines
+    file. With --data, reads what `phalanx ingest` reads and looks at all columns. Exit code 1 where something is wrong.
+    docs/doctor.md has a section on each finding.
 
-    Example: phalanx doctor --data records.parquet --label is_suspicious
+    Examples: phalanx doctor runs/first; phalanx doctor --data records.parquet --label is_suspicious
     """
 
-    data: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE...")]
-    """Recorded events: files, or the folder of a data set."""
+    log: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="RUN")] = None
+    """Run folder, TensorBoard folder, or log file."""
+    data: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE...")] = ()
+    """Recorded events of a task before training: files, or the folder of a data set."""
+    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Settings alone: a run's config.json, or TOML or JSON of the same keys."""
     label: Annotated[str | None, tyro.conf.arg(metavar="COLUMN")] = None
-    """Column that says which events are malicious; the reader's own choice unless given."""
+    """With --data: column that says which events are malicious; the reader's own choice unless given."""
     features: Annotated[tuple[str, ...], tyro.conf.arg(metavar="COLUMN...")] = ()
-    """Columns that members are to see; those that training would choose unless given."""
-    gamma: float = 0.99
-    """Discount of later rewards."""
+    """With --data: columns that members are to see; those that training would choose unless given."""
+    gamma: float | None = None
+    """With --data: discount of later rewards; .99 unless given."""
     split: Literal["time", "group", "stratified", "random"] | None = None
-    """How training would split the events; as it would by itself unless given."""
+    """With --data: how training would split the events; as it would by itself unless given."""
     preset: Literal["default", "original"] | None = None
-    """Whose task reward, split and columns: original (the notebook's) where events have no campaigns, unless given."""
+    """With --data: whose task reward, split and columns: original (the notebook's) where events have no campaigns,
+    unless given."""
     env: Literal["stream", "replay"] | None = None
-    """stream: verdicts have no consequence; replay: a stopped campaign's later events vanish, the default where events
-    have campaigns."""
+    """With --data: stream, verdicts have no consequence; replay, a stopped campaign's later events vanish, the default
+    where events have campaigns."""
     map: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """JSON or TOML file that maps the source's columns to the event table's."""
-    seed: int = 0
-    """Seed of the split and of the probes."""
+    """JSON or TOML file of names: of a log's columns (column = "loss/value", or "2*loss/value"), or with --data of the
+    event table's (contract column = "source column")."""
+    seed: int | None = None
+    """With --data: seed of the split and of the probes; 0 unless given."""
     json: bool = False
     """Print the result as one JSON object."""
 
     def run(self) -> dict[str, Any]:
-        """The findings and the task's figures."""
+        """The findings, and what they were found in."""
+        asked = [name for name in ("log", "data", "config") if getattr(self, name)]
+        if len(asked) != 1:
+            raise UsageError(
+                f"doctor: {'nothing' if not asked else 'more than one thing'} to look at. Name a run or a log (phalanx "
+                "doctor RUN), or events (--data FILE --label COLUMN), or settings (--config FILE)"
+            )
         if not self.data:
-            raise UsageError("doctor: no data. Name the events: phalanx doctor --data FILE --label COLUMN")
+            given = [name for name in _OF_DATA if getattr(self, name) not in (None, ())]
+            if given:
+                raise UsageError(f"doctor: --{given[0]} is about events: it goes with --data FILE")
+        from phalanx.analysis.doctor import diagnosis
+
+        if self.data:
+            return self._examined()
+        if self.config:
+            from phalanx.runtime.checkup import checkup_settings
+
+            return diagnosis(checkup_settings(self.config))
+        from phalanx.files import read_structured
+        from phalanx.runtime.checkup import checkup
+
+        assert self.log is not None
+        mapping = None if self.map is None else read_structured(self.map, "map")
+        about, findings = checkup(self.log, mapping)
+        return {**diagnosis(findings), "run": about}
+
+    def _examined(self) -> dict[str, Any]:
         from phalanx.analysis.doctor import diagnosis
         from phalanx.runtime.examine import Question, examine
 
@@ -58,12 +89,12 @@ class Doctor:
                 data=self.data,
                 label=self.label,
                 features=self.features,
-                gamma=self.gamma,
+                gamma=0.99 if self.gamma is None else self.gamma,
                 split=self.split,
                 preset=self.preset,
                 env=self.env,
                 map=self.map,
-                seed=self.seed,
+                seed=self.seed or 0,
             )
         )
         return {**diagnosis(findings), "task": figures, "notes": list(notes)}
@@ -74,24 +105,42 @@ class Doctor:
 
     def render(self, result: Mapping[str, Any]) -> str:
         """For people."""
-        task = result["task"]
-        constants = ", ".join(f"{name} {value:.3f}" for name, value in task["reward_by_constant"].items())
-        gain = [f"{task[name]:.3f}" for name in ("probe_gain", "probe_gain_low", "probe_gain_high")]
-        lines = [
-            f"{task['events']:,} events, {100 * task['base_rate']:.3g} % malicious; {task['reward']} reward, split by "
-            f"{task['split']}, members see {', '.join(task['features'])}",
-            f"reward an event, test part: {constants} for everything, a perfect policy {task['reward_perfect']:.3f}",
-            f"best that a probe finds: {task['reward_probe']:.3f}, a gain of {gain[0]} (95 %: {gain[1]} to {gain[2]})",
-            f"the probe's detection there: F1 {task['probe_f1']:.3f}, PR-AUC {task['probe_pr_auc']:.3f}",
-            *(f"note: {note}" for note in result["notes"]),
-            "",
-            "healthy" if result["healthy"] else "NOT HEALTHY",
-        ]
+        from phalanx.analysis.doctor.finding import explained
+
+        about = (
+            _about_task(result) if "task" in result else _about_run(result["run"]) if "run" in result else []
+        )
+        lines = [*about, "healthy" if result["healthy"] else "NOT HEALTHY"]
         for finding in result["findings"]:
-            lines += ["", f"{finding['severity']}: {finding['symptom']}  ({finding['docs']})"]
-            for text in (finding["cause"], f"remedy: {finding['remedy']}"):
-                lines += textwrap.wrap(text, 110, initial_indent="  ", subsequent_indent="  ")
+            lines += ["", *explained(finding)]
         return "\n".join(lines)
+
+
+_OF_DATA = ("label", "features", "gamma", "split", "preset", "env", "seed")
+
+
+def _about_task(result: Mapping[str, Any]) -> list[str]:
+    task = result["task"]
+    constants = ", ".join(f"{name} {value:.3f}" for name, value in task["reward_by_constant"].items())
+    gain = [f"{task[name]:.3f}" for name in ("probe_gain", "probe_gain_low", "probe_gain_high")]
+    return [
+        f"{task['events']:,} events, {100 * task['base_rate']:.3g} % malicious; {task['reward']} reward, split by "
+        f"{task['split']}, members see {', '.join(task['features'])}",
+        f"reward an event, test part: {constants} for everything, a perfect policy {task['reward_perfect']:.3f}",
+        f"best that a probe finds: {task['reward_probe']:.3f}, a gain of {gain[0]} (95 %: {gain[1]} to {gain[2]})",
+        f"the probe's detection there: F1 {task['probe_f1']:.3f}, PR-AUC {task['probe_pr_auc']:.3f}",
+        *(f"note: {note}" for note in result["notes"]),
+        "",
+    ]
+
+
+def _about_run(run: Mapping[str, Any]) -> list[str]:
+    seeds = f"{run['seeds']} seeds, " if run["seeds"] > 1 else ""
+    done = f"{run['rows']}" if not run["budget"] else f"{run['rows']} of {run['budget']}"
+    lines = [
+        f"{run['source']}: a log of {run['tool']}, {seeds}{done} updates, {len(run['read'])} quantities read"
+    ]
+    return [*lines, *(f"note: {note}" for note in run["notes"]), ""]
 
 
 def command(arguments: Sequence[str]) -> Doctor:

@@ -144,14 +144,14 @@ class Monitor:
             )
             return f"{word} at sample 0, certain {when}: robustness {result['robustness']:.6g}, {known}"
         lines = [
-            f"{word} at sample 0: robustness {result['robustness'] + 0.0:.6g}"
+            f"{word}: robustness {result['robustness'] + 0.0:.6g}"
             + (
                 ", on the border (> and >= are one: compare flags with .5)"
                 if result["robustness"] == 0.0
                 else ""
             ),
-            f"{result['violated_samples']} of {result['samples']} samples violated, "
-            f"least {result['robustness_min']:.6g} at sample {result['least_at']}",
+            f"asked anew at each of the {result['samples']} samples, of it and what follows: violated at "
+            f"{result['violated_samples']}, least {result['robustness_min']:.6g} at sample {result['least_at']}",
             "",
             result["plot"],
         ]

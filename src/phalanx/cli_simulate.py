@@ -1,5 +1,6 @@
 """``phalanx simulate``: a table of simulated events with truth."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from phalanx.cli_command import parse
 from phalanx.errors import UsageError
 
 __all__ = ["Simulate", "command"]
+
+_LOG = logging.getLogger("phalanx")
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,12 @@ class Simulate:
             scenario=self.scenario,
             operations=self.operations,
         )
+        if written.campaigns < self.campaigns:
+            _LOG.info(
+                "%d of the %d campaigns show: the others found no host or did nothing in this time",
+                written.campaigns,
+                self.campaigns,
+            )
         return {"out": self.out, **asdict(written), "scenario": self.scenario, "seed": self.seed}
 
 

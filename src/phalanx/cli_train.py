@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -26,6 +26,9 @@ class Train:
     config: RunConfig
     resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
     """Run to go on with, from its last checkpoint that is whole."""
+    on_red_flag: Literal["warn", "stop"] = "warn"
+    """What to do where the doctor finds something wrong meanwhile: say so, or end the run at the first error, exit
+    code 1."""
     json: bool = False
     """Print the result as one JSON object."""
 
@@ -36,7 +39,7 @@ class Train:
         from phalanx.runtime.train import train
 
         use_compile_cache()
-        return train(self.config, resume=self.resume, progress=progress_on)
+        return train(self.config, resume=self.resume, progress=progress_on, on_red_flag=self.on_red_flag)
 
 
 def command(arguments: Sequence[str]) -> Train:

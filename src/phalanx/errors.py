@@ -1,5 +1,7 @@
 """What can go wrong, in words: one exception family with the exit code each error leads to."""
 
+import difflib
+
 __all__ = [
     "DataError",
     "ExtraMissingError",
@@ -51,6 +53,10 @@ def unknown_name(what: str, name: object, choices: object) -> UsageError:
     Example:
         >>> str(unknown_name("normalizer", "pop", ["none", "popart"]))
         "unknown normalizer 'pop'; choose one of: none, popart"
+        >>> str(unknown_name("verb", "evalute", ["train", "evaluate"]))
+        "unknown verb 'evalute'; did you mean 'evaluate'? choose one of: train, evaluate"
     """
-    listed = ", ".join(str(choice) for choice in choices)  # type: ignore[attr-defined]
-    return UsageError(f"unknown {what} {name!r}; choose one of: {listed}")
+    names = [str(choice) for choice in choices]  # type: ignore[attr-defined]
+    near = difflib.get_close_matches(str(name), names, 1, 0.7)
+    meant = f"did you mean {near[0]!r}? " if near else ""
+    return UsageError(f"unknown {what} {name!r}; {meant}choose one of: {', '.join(names)}")

@@ -5,6 +5,7 @@ import enum
 import json
 import math
 import os
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,18 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["atomic_path", "is_temporary", "json_safe", "to_json", "write_bytes", "write_json", "write_text"]
+from phalanx.errors import DataError
+
+__all__ = [
+    "atomic_path",
+    "is_temporary",
+    "json_safe",
+    "read_structured",
+    "to_json",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]
 
 _PREFIX, _SUFFIX = ".", ".tmp"
 
@@ -67,6 +79,25 @@ def write_text(path: Path, content: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file for people and programs, atomically."""
     write_text(path, to_json(value, indent=2) + "\n")
+
+
+def read_structured(path: Path, what: str = "file") -> Any:
+    """What a file of TOML (by its suffix) or JSON holds.
+
+    Args:
+        path: the file.
+        what: it is, for the error.
+
+    Raises:
+        DataError: it cannot be read, or is neither.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        return tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except OSError as problem:
+        raise DataError(f"{path}: cannot read the {what} ({problem.strerror}). Check the path") from problem
+    except (json.JSONDecodeError, tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise DataError(f"{path}: not a JSON or TOML {what} ({problem}). Correct it") from problem
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:

@@ -220,20 +220,22 @@ class Encoder:
     def encode(self, table: EventTable, rows: Int[np.ndarray, " row"] | None = None) -> Encoded:
         """Encodes rows in the order given.
 
-        Columns that the table lacks count as missing (id 1, number 0); ``missing`` names them.
+        Columns that the table lacks count as missing (id 1, number 0); ``missing`` names them; half of them at most.
 
         Args:
             table: events.
             rows: which, in which order; ``None``: all, in file order.
 
         Raises:
-            DataError: the table has none of the encoder's columns.
+            DataError: the table has less than half of the encoder's columns.
         """
-        absent = self.missing(table)
-        if absent and len(absent) == len(self.categories) + len(self.numbers):
+        absent, known = self.missing(table), len(self.categories) + len(self.numbers)
+        if 2 * len(absent) > known:
+            has = "none" if len(absent) == known else f"{known - len(absent)} of {known}"
             raise DataError(
-                f"the event table has none of the columns that the encoder knows ({', '.join(absent)}); "
-                "it comes from another source than the training data. Pass data of the same format"
+                f"the event table has {has} of the columns that the encoder knows; it lacks "
+                f"{', '.join(absent)}: it comes from another source than the training data. Pass data of the "
+                f"same format"
             )
         rows = np.arange(len(table)) if rows is None else np.asarray(rows, np.int64)
         part = table.take(rows)

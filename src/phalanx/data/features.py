@@ -274,8 +274,8 @@ def _twin(
         both = len(np.unique(labels[known])) == 2
         if both and np.array_equal(~empty[known], labels[known] == side):
             return f"it is filled in for the {what} rows alone"
-    for other in ("path", "command"):
-        if other in frame.columns and series.dtype == pl.String and (series == frame[other]).all():
+    for other in ("path", "command", "subject", "parent", "object", "host"):
+        if other in frame.columns and other != name and (series.cast(pl.String) == frame[other]).all():
             return f"the same as {other}"
     if series.dtype == pl.Boolean or series.dtype.is_integer():
         known = labels >= 0

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+import polars as pl
 
 from phalanx.analysis.doctor import DataTask, Finding, examine_task
 from phalanx.data.encoder import Encoder
@@ -105,6 +106,7 @@ def examine(question: Question) -> tuple[dict[str, Any], list[Finding], tuple[st
         reward=_reward(original),
         consequence=(question.env or ("replay" if campaigns and not original else "stream")) == "replay",
         gamma=question.gamma,
+        assumed=question.env is None and question.preset is None and not notebook,
         seed=question.seed,
     )
     figures, findings = examine_task(task)
@@ -115,9 +117,20 @@ def examine(question: Question) -> tuple[dict[str, Any], list[Finding], tuple[st
 
 def _hidden(table: EventTable, label: str | None, sources: set[str], alone: bool) -> list[str]:
     """Columns that are no business of the checks: the truth, unless members see it, and what a reader filled in."""
-    truth = [name for name in table.columns if name in (*TRUTH_COLUMNS, label) or is_truth(name)]
+    copies = [name for name in table.columns if _is_label(table, name)]
+    truth = [name for name in table.columns if name in (*TRUTH_COLUMNS, label, *copies) or is_truth(name)]
     filled_in = [*(["subject"] if alone else []), *([] if table.has_times else ["time_ns"])]
     return [name for name in (*truth, *filled_in) if name not in sources and name in table.columns]
+
+
+def _is_label(table: EventTable, name: str) -> bool:
+    """Whether a column is the one that the labels were read from: the same 0s and 1s, row by row."""
+    series = table.frame[name]
+    if not (series.dtype == pl.Boolean or series.dtype.is_integer()):
+        return False
+    known = table.labels >= 0
+    values = series.cast(pl.Int64).fill_null(-2).to_numpy()
+    return bool(known.any() and np.array_equal(values[known], table.labels[known]))
 
 
 def _reward(original: bool) -> np.ndarray:

@@ -176,6 +176,7 @@ def tuned_families(where: Scenario, league: League, key: PRNGKeyArray) -> Famili
     if not names:
         return found
     env = Simulator(where.config)
+    _LOG.info("fitting and tuning %s: some minutes each", ", ".join(names))
     told = Simulator(dataclasses.replace(where.config, poison=league.poison)) if league.poison else env
     for fit in range(league.fits):
         of_fit, of_tuning = (

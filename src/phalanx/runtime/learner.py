@@ -30,6 +30,7 @@ from phalanx.agents.ppo import (
     update,
 )
 from phalanx.agents.targets import Targets, gae, monte_carlo
+from phalanx.agents.vitals import relative_change, rollout_vitals
 from phalanx.envs.base import Environment
 from phalanx.runtime.decide import Committee
 from phalanx.runtime.rollout import Rollout, World, collect, init_world
@@ -271,6 +272,8 @@ def _iterate(
         optimizer=config.optimizer,
     )
     metrics = _metrics(rollout, targets, committee.normalizers, reports, config.n_shadow)
+    metrics |= _vitals(rollout, targets, config.n_shadow)
+    metrics |= _moves(committee.networks, networks)
     committee = eqx.tree_at(lambda c: c.networks, committee, networks)
     share = 1.0 / (1.0 + config.average * state.iteration.astype(jnp.float32))
     averaged = jax.tree.map(lambda old, new: old + share * (new - old), state.averaged, networks)
@@ -327,8 +330,9 @@ def _metrics(
     residual, spread = jnp.var(goals - values, axis=axes), jnp.var(goals, axis=axes)
     votes = jnp.moveaxis(rollout.votes, -1, 0)[:, :, n_shadow:]
     action, ended = rollout.action[:, n_shadow:], rollout.done[:, n_shadow:]
-    n_ended = ended.sum(dtype=jnp.float32)
-    episode_reward = jnp.where(ended, rollout.episode_reward[:, n_shadow:], 0.0).sum() / n_ended
+    whole = ended & jnp.isfinite(rollout.episode_reward[:, n_shadow:])
+    n_ended = whole.sum(dtype=jnp.float32)
+    episode_reward = jnp.where(whole, rollout.episode_reward[:, n_shadow:], 0.0).sum() / n_ended
     malicious, benign = rollout.truth.label == 1, rollout.truth.label == 0
     answered = rollout.action >= Verdict.ALERT
     ballots = rollout.votes[:, n_shadow:]
@@ -357,3 +361,33 @@ def _metrics(
         metrics[f"policy/rate_{name}"] = (votes == verdict).mean(axis=axes, dtype=jnp.float32)
         metrics[f"committee/rate_{name}"] = (action == verdict).mean(dtype=jnp.float32)
     return metrics
+
+
+def _vitals(rollout: Rollout, targets: Targets, n_shadow: int) -> dict[str, Array]:
+    """What each member's rollout says of its own soundness, where verdicts are applied."""
+    shared = {
+        "features": rollout.vectors[:, n_shadow:],
+        "terminated": rollout.terminated[:, n_shadow:],
+        "truncated": rollout.truncated[:, n_shadow:],
+    }
+    own = {
+        "log_probs": jnp.moveaxis(rollout.log_probs, 1, 0)[:, :, n_shadow:],
+        "actions": jnp.moveaxis(rollout.votes, -1, 0)[:, :, n_shadow:],
+        "values": jnp.moveaxis(rollout.value, 1, 0)[:, :, n_shadow:],
+        "next_values": jnp.moveaxis(rollout.next_value, 1, 0)[:, :, n_shadow:],
+        "advantages": targets.advantages[:, :, n_shadow:],
+        "value_targets": targets.value_targets[:, :, n_shadow:],
+    }
+    return jax.vmap(lambda member: rollout_vitals(**shared, **member))(own)
+
+
+def _moves(before: Network, after: Network) -> dict[str, Array]:
+    """How far the update moved each member's actor and critic."""
+    parts = {"actor": [], "critic": []}
+    for name in Network.__dataclass_fields__:
+        half = "critic" if name.startswith("value_") else "actor"
+        parts[half].append((getattr(before, name), getattr(after, name)))
+    return {
+        f"update/{half}": jax.vmap(relative_change)(*map(list, zip(*pairs, strict=True)))
+        for half, pairs in parts.items()
+    }

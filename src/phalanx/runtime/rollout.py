@@ -32,7 +32,7 @@ class World(eqx.Module):
         env_state: state of each environment.
         observation: the event that waits for a verdict in each.
         table: memories per process.
-        episode_reward: sum of the committee's reward in the running episode.
+        episode_reward: sum of the committee's reward in the running episode; NaN in one that had begun before.
     """
 
     env_state: Any
@@ -55,7 +55,7 @@ class Rollout(eqx.Module):
         reward, credit, terminated, truncated, truth: see ``types.TimeStep``.
         worth: Q of each verdict where the rollout looked ahead (``agents.credit``), else the same as ``credit``.
         score: the episode's totals at each step.
-        episode_reward: the committee's reward summed over the episode so far.
+        episode_reward: the committee's reward summed over the episode so far; NaN where its beginning was not seen.
     """
 
     vectors: Float[Array, "time env input"]
@@ -114,7 +114,7 @@ def init_world(
 
     (env_state, observation), _ = jax.lax.scan(step, (env_state, observation), jnp.arange(stagger))
     table = init_memory(committee.n_members, n_envs, env.spec.n_entities, memory_size)
-    return World(env_state, observation, table, jnp.zeros(n_envs, jnp.float32))
+    return World(env_state, observation, table, jnp.where(ahead > 0, jnp.nan, jnp.zeros(n_envs, jnp.float32)))
 
 
 def collect(

@@ -149,4 +149,6 @@ def data_part(config: RunConfig, encoder: Encoder, data: Path) -> tuple[Part, tu
         The part and what the reader has to say.
     """
     read = read_events(data, label=config.label, mapping=config.map)
-    return recorded_part(config, encoder, read.table), read.notes
+    absent = encoder.missing(read.table)
+    lacking = (f"{data} lacks {', '.join(absent)}: taken as missing in every event",) if absent else ()
+    return recorded_part(config, encoder, read.table), (*read.notes, *lacking)

@@ -20,7 +20,7 @@ from phalanx.agents.credit import CREDIT_SCHEMES
 from phalanx.analysis.metrics import best_threshold, detection_metrics
 from phalanx.envs.original import OriginalEnv
 from phalanx.envs.simulator import Simulator
-from phalanx.errors import DataError, UsageError
+from phalanx.errors import DataError, UsageError, unknown_name
 from phalanx.runtime.config import RunConfig
 from phalanx.runtime.decide import deployed
 from phalanx.runtime.fingerprint import check_unchanged, fingerprints
@@ -28,6 +28,7 @@ from phalanx.runtime.learner import LearnerConfig, TrainState, init_train_state,
 from phalanx.runtime.original import OriginalState, check_original, init_originals, originals_step
 from phalanx.runtime.original_judge import validate_original
 from phalanx.runtime.progress import Progress
+from phalanx.runtime.red_flags import ON_RED_FLAG, RedFlags
 from phalanx.runtime.store import RunFolder, run_folders
 from phalanx.runtime.task import Task, build_task
 from phalanx.runtime.watch import ballot, mean_loss, operating_score, verdicts, watch
@@ -148,7 +149,11 @@ def validate(
 
 
 def train(
-    config: RunConfig, *, resume: Path | None = None, progress: Callable[..., Progress] | None = None
+    config: RunConfig,
+    *,
+    resume: Path | None = None,
+    progress: Callable[..., Progress] | None = None,
+    on_red_flag: str = "warn",
 ) -> dict[str, Any]:
     """Trains a committee (several, with several seeds) and writes the run folder.
 
@@ -156,6 +161,7 @@ def train(
         config: settings.
         resume: run to go on with; its checkpoint must fit the settings.
         progress: makes the display from the number of iterations.
+        on_red_flag: ``warn`` logs what the doctor finds meanwhile, ``stop`` ends the run at its first error.
 
     Returns:
         What was reached: run folder, steps, time, and the validation of the kept checkpoint of each seed.
@@ -164,7 +170,10 @@ def train(
         UsageError: settings that cannot work, or an output folder in use.
         DataError: data that cannot be used.
         RunError: a run that cannot be resumed.
+        RedFlagError: the run was stopped; its folder holds the state at that place.
     """
+    if on_red_flag not in ON_RED_FLAG:
+        raise unknown_name("--on-red-flag", on_red_flag, ON_RED_FLAG)
     path = resume or config.out or _free_folder(config)
     config = dataclasses.replace(
         config,
@@ -193,8 +202,22 @@ def train(
     if resume is not None:
         start, state = _resumed(folders, state)
     begun = time.monotonic()
-    _loop(config, task, folders, state, start, progress)
+    flags = RedFlags(path, on_red_flag, config.iterations, [folder.read_metrics() for folder in folders])
+    try:
+        _loop(config, task, folders, state, start, progress, flags)
+    except KeyboardInterrupt:
+        _LOG.info("%s", _what_is_kept(path, folders))
+        raise
     return _summary(config, path, folders, time.monotonic() - begun, start)
+
+
+def _what_is_kept(path: Path, folders: list[RunFolder]) -> str:
+    """What an interrupted run has lost, and how it goes on."""
+    done = len(folders[0].read_metrics())
+    kept = min(max(folder.checkpoints.iterations(), default=0) for folder in folders)
+    if not kept:
+        return f"stopped after iteration {done}, before the first checkpoint: nothing is kept but {path}'s settings"
+    return f"stopped after iteration {done}; phalanx train --resume {path} goes on from iteration {kept}"
 
 
 def _without_idle_memory(config: RunConfig, task: Task) -> RunConfig:
@@ -284,7 +307,9 @@ def _loop(
     state: TrainState | OriginalState,
     start: int,
     progress: Callable[..., Progress] | None,
+    flags: RedFlags,
 ) -> None:
+    _LOG.info("compiling the first iteration: up to some minutes; kept for the next run of the same shape")
     advance = originals_step(config) if config.is_original else compiled_iteration(config)
     keys = [jax.random.key(config.seed + i) for i in range(config.seeds)]
     best = [_best_so_far(folder) for folder in folders]
@@ -304,10 +329,13 @@ def _loop(
                     best[i] = _keep_best(folder, own, iteration, point, best[i])
             for log, row in zip(logs, rows, strict=True):
                 log.write(row)
-            if last or iteration % config.checkpoint_every == 0:
+            flag = flags.update(rows)
+            if last or flag or iteration % config.checkpoint_every == 0:
                 for i, folder in enumerate(folders):
                     folder.checkpoints.save(iteration, _seed_of(state, i))
             shown.update(_mean_row(rows))
+            if flag:
+                raise flags.error(flag, iteration)
 
 
 def compiled_iteration(config: RunConfig) -> Callable[[Any, Any], tuple[Any, dict[str, jax.Array]]]:

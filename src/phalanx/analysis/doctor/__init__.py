@@ -2,6 +2,7 @@
 
 from phalanx.analysis.doctor.examination import examine_task
 from phalanx.analysis.doctor.finding import SYMPTOMS, Finding, diagnosis
+from phalanx.analysis.doctor.run import examine_run
 from phalanx.analysis.doctor.task import DataTask
 
-__all__ = ["SYMPTOMS", "DataTask", "Finding", "diagnosis", "examine_task"]
+__all__ = ["SYMPTOMS", "DataTask", "Finding", "diagnosis", "examine_run", "examine_task"]

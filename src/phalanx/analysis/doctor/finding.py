@@ -1,24 +1,49 @@
 """What the doctor says: a symptom with its evidence, the most likely cause and the remedy."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from phalanx.errors import unknown_name
 
-__all__ = ["SEVERITIES", "SYMPTOMS", "Finding", "diagnosis"]
+__all__ = ["SEVERITIES", "SYMPTOMS", "Finding", "diagnosis", "explained"]
 
 SEVERITIES = ("error", "warning", "info")
 
 SYMPTOMS = (
+    "actions-not-sampled",
     "actions-without-consequence",
     "constant-features",
+    "critic-frozen",
+    "dead-units",
     "duplicates-across-splits",
+    "entropy-collapse",
+    "entropy-high",
+    "first-ratio-mismatch",
+    "kl-explosion",
     "label-is-a-rule",
     "label-leak-by-position",
+    "memory-not-reset",
+    "no-true-positives",
+    "non-finite",
+    "normalizer-floor",
+    "normalizer-stale",
+    "policy-collapse-permissive",
+    "policy-collapse-restrictive",
+    "reward-falls",
+    "reward-flat",
+    "reward-scale",
+    "spec-always-violated",
     "split-ignores-time",
     "split-shift",
+    "termination-as-time-limit",
+    "time-limit-as-termination",
+    "too-few-members",
     "unlearnable-observation",
+    "value-loss-explosion",
+    "value-loss-stuck",
+    "votes-not-pivotal",
 )
 """Names of what is looked for; docs/doctor.md has a section for each."""
 
@@ -64,3 +89,24 @@ def diagnosis(findings: Sequence[Finding]) -> dict[str, Any]:
         "healthy": all(finding.severity == "info" for finding in findings),
         "findings": [asdict(finding) for finding in ordered],
     }
+
+
+def explained(finding: Finding | Mapping[str, Any], width: int = 110) -> list[str]:
+    """A finding for people, in lines: what, since when, by what evidence, why, and what to do."""
+    told = asdict(finding) if isinstance(finding, Finding) else finding
+    since = "" if told["iteration"] is None else f" since iteration {told['iteration']}"
+    lines = [f"{told['severity']}: {told['symptom']}{since}  ({told['docs']})"]
+    seen = ", ".join(
+        f"{name} {_short(value)}" for name, value in told["evidence"].items() if value is not None
+    )
+    for text in (
+        told["cause"],
+        f"seen: {seen}" if told["iteration"] is not None else "",
+        f"remedy: {told['remedy']}",
+    ):
+        lines += textwrap.wrap(text, width, initial_indent="  ", subsequent_indent="  ")
+    return lines
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

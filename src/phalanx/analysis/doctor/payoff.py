@@ -200,4 +200,5 @@ def check_consequence(task: DataTask, figures: dict[str, Any]) -> list[Finding]:
         f"that it cannot change; of events in random order, a critic explains at most {100 * bound:.2g} % of them"
     )
     remedy = "set --gamma 0 for one decision at a time, or close the loop: --env replay, or --env simulator"
-    return [Finding("actions-without-consequence", "warning", evidence, cause, remedy)]
+    severity = "info" if task.assumed else "warning"
+    return [Finding("actions-without-consequence", severity, evidence, cause, remedy)]

@@ -27,6 +27,7 @@ class DataTask:
         reward: of each verdict by label, [benign or malicious, verdict].
         consequence: whether verdicts change what follows.
         gamma: discount, in [0, 1].
+        assumed: whether nobody asked for this environment, so that what it lacks is no fault of anybody's plan.
         seed: of what is random in the probes.
     """
 
@@ -44,4 +45,5 @@ class DataTask:
     reward: Float[np.ndarray, "label verdict"]
     consequence: bool
     gamma: float
+    assumed: bool = False
     seed: int = 0

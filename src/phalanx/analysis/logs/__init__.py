@@ -1,6 +1,6 @@
 """Training logs, of phalanx and of other tools, read into one record."""
 
 from phalanx.analysis.logs.log import Series, TrainingLog
-from phalanx.analysis.logs.read import read_log
+from phalanx.analysis.logs.read import log_of_rows, read_log
 
-__all__ = ["Series", "TrainingLog", "read_log"]
+__all__ = ["Series", "TrainingLog", "log_of_rows", "read_log"]

@@ -88,7 +88,7 @@ _RLLIB_ALL = "__all_modules__"
 _TABLES = {"stable-baselines3": _SB3, "cleanrl": _CLEANRL, "rllib": _RLLIB}
 _OWN = re.compile(
     r"^(?:member/(?P<agent>[^/]+)/)?(?P<name>(?:loss|value|policy|reward|eval|stl|committee|credit|critic|normalizer"
-    r"|target|advantage|optimizer|gradient|episode|rate|score|memory)/.+)$"
+    r"|target|advantage|optimizer|gradient|episode|rate|score|memory|network|update|features|data)/.+)$"
 )
 
 _ONLY_OWN = re.compile(r"^member/|^policy/(first_ratio_error|rate_)|^eval/greedy_")

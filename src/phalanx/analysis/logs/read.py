@@ -1,7 +1,7 @@
 """Reads a training log: phalanx, Stable-Baselines3, CleanRL, RLlib, TensorBoard folders, any CSV or JSON lines."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from phalanx.analysis.logs.tables import rows_of
 from phalanx.analysis.logs.tensorboard import event_files, scalars_of
 from phalanx.errors import DataError, UsageError
 
-__all__ = ["read_log"]
+__all__ = ["log_of_rows", "read_log"]
 
 _FILES = ("metrics.jsonl", "result.json", "progress.csv", "progress.json")
 """What tools write into a run's folder, the richest first."""
@@ -73,7 +73,14 @@ def _file_in(folder: Path) -> Path | None:
     )
 
 
-def _of_rows(path: Path, rows: list[dict[str, float]], mapping: Mapping[str, str] | None) -> TrainingLog:
+def log_of_rows(source: Path, rows: Sequence[Mapping[str, float]]) -> TrainingLog:
+    """The log of a run that goes on, from the rows of its ``metrics.jsonl`` so far."""
+    return _of_rows(source, rows, None)
+
+
+def _of_rows(
+    path: Path, rows: Sequence[Mapping[str, float]], mapping: Mapping[str, str] | None
+) -> TrainingLog:
     columns: dict[str, Column] = {}
     for name in dict.fromkeys(name for row in rows for name in row):
         at = np.array([i for i, row in enumerate(rows) if name in row], np.int64)

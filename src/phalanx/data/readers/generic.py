@@ -1,7 +1,5 @@
 """Any table, with a map from the contract's columns to its own, or with the names that sources commonly use."""
 
-import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +11,7 @@ from phalanx.data.events import CONTRACT_COLUMNS
 from phalanx.data.readers.base import Converted, Part, Reader, time_column
 from phalanx.data.rows import ROW
 from phalanx.errors import DataError
+from phalanx.files import read_structured
 
 __all__ = ["GENERIC", "ColumnMap", "convert_generic", "read_map"]
 
@@ -73,7 +72,7 @@ def read_map(mapping: Mapping[str, Any] | str | Path | ColumnMap | None) -> Colu
     place = "the map"
     if isinstance(mapping, str | Path):
         place = str(mapping)
-        mapping = _parse_map(Path(mapping))
+        mapping = read_structured(Path(mapping), "map")
     if not isinstance(mapping, Mapping):
         raise DataError(
             f"{place}: a {type(mapping).__name__}; expected an object of contract column -> source column"
@@ -92,16 +91,6 @@ def read_map(mapping: Mapping[str, Any] | str | Path | ColumnMap | None) -> Colu
     if not isinstance(values, Mapping) or any(value not in (0, 1, -1) for value in values.values()):
         raise DataError(f"{place}: label_values={values!r}; expected value -> 1, 0 or -1")
     return ColumnMap(columns, {str(word): int(value) for word, value in values.items()}, unit)
-
-
-def _parse_map(path: Path) -> Any:
-    try:
-        text = path.read_text(encoding="utf-8")
-        return tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except OSError as problem:
-        raise DataError(f"{path}: cannot read the map ({problem.strerror}). Check --map") from problem
-    except (json.JSONDecodeError, tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise DataError(f"{path}: not a JSON or TOML map ({problem}). Correct it") from problem
 
 
 def convert_generic(part: Part, column_map: ColumnMap | None = None) -> Converted:

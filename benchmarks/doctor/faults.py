@@ -1,0 +1,80 @@
+"""The faults that the bench plants, and the symptoms that name each.
+
+Operators of RLMutation (Tambon et al. 2023) and muPRL (2024) for PPO, and mistakes found in well-known code or made in
+the notebook that phalanx grew from. The tuning faults were in sight while the doctor's rules were written; the test
+faults and their symptoms were written down before any rule was, and looked at once, at the end.
+"""
+
+from typing import NamedTuple
+
+__all__ = ["TEST_FAULTS", "TUNING_FAULTS", "Planted"]
+
+
+class Planted(NamedTuple):
+    """A fault.
+
+    Attributes:
+        change: fields of ``learner.Fault``.
+        symptoms: the findings that are right; the first is the name of the cause.
+        memory: whether only tasks with a memory can have it.
+        hyper: fields of ``learner.Hyper`` without which the fault is none.
+        late: whether it may also begin in the middle of a run.
+    """
+
+    change: dict[str, float]
+    symptoms: tuple[str, ...]
+    memory: bool = False
+    hyper: tuple[tuple[str, float], ...] = ()
+    late: bool = False
+
+
+_RAW = (("normalized", 0.0),)
+_TOO_FAST = ("kl-explosion", "entropy-collapse", "value-loss-explosion", "non-finite", "reward-falls")
+_NO_EFFECT = ("actions-without-consequence", "reward-flat")
+_BLIND = ("unlearnable-observation", "constant-features", "reward-flat")
+
+TUNING_FAULTS: dict[str, Planted] = {
+    "learning-rate-x100": Planted({"learning_rate_times": 100.0}, _TOO_FAST, late=True),
+    "frozen-critic": Planted({"critic_rate_times": 0.0}, ("critic-frozen", "value-loss-stuck")),
+    "reward-x1e5": Planted({"reward_times": 1e5}, ("reward-scale", "value-loss-explosion"), hyper=_RAW),
+    "reward-x1e-5": Planted({"reward_times": 1e-5}, ("reward-scale", "value-loss-explosion"), hyper=_RAW),
+    "dropout-in-update": Planted({"dropout": 0.3}, ("first-ratio-mismatch",)),
+    "shuffled-actions": Planted({"shuffled_actions": 1.0}, _NO_EFFECT, late=True),
+    "swapped-ends": Planted(
+        {"swapped_ends": 1.0}, ("termination-as-time-limit", "time-limit-as-termination")
+    ),
+    "entropy-sign": Planted({"entropy_coef_plus": -0.1}, ("entropy-collapse",)),
+    "entropy-too-high": Planted({"entropy_coef_plus": 1.0}, ("entropy-high",)),
+    "mangled-observation": Planted({"mangled_observation": 1.0}, _BLIND),
+    "loss-sign": Planted({"advantage_times": -1.0}, ("reward-falls", "reward-flat")),
+    "memory-not-reset": Planted({"memory_not_reset": 1.0}, ("memory-not-reset",), memory=True),
+    "memory-blank-in-update": Planted(
+        {"memory_blank_in_update": 1.0}, ("first-ratio-mismatch",), memory=True
+    ),
+    "greedy-rollout": Planted({"greedy_rollout": 1.0}, ("actions-not-sampled",)),
+}
+
+TEST_FAULTS: dict[str, Planted] = {
+    "learning-rate-x30": Planted({"learning_rate_times": 30.0}, _TOO_FAST, late=True),
+    "no-clip-x10": Planted({"clip_times": 1e6, "learning_rate_times": 10.0}, _TOO_FAST),
+    "learning-rate-/1000": Planted({"learning_rate_times": 1e-3}, ("reward-flat",)),
+    "shuffled-targets": Planted({"shuffled_targets": 1.0}, ("value-loss-stuck",)),
+    "reward-x1e4": Planted({"reward_times": 1e4}, ("reward-scale", "value-loss-explosion"), hyper=_RAW),
+    "stale-log-probs": Planted({"stale_log_probs": 1.0}, ("first-ratio-mismatch",)),
+    "random-actions": Planted({"random_actions": 1.0}, (*_NO_EFFECT, "actions-not-sampled")),
+    "time-limit-terminates": Planted({"all_ends_terminate": 1.0}, ("time-limit-as-termination",)),
+    "no-end-terminates": Planted({"no_end_terminates": 1.0}, ("termination-as-time-limit",)),
+    "saturated-head": Planted({"saturated_head": 1.0}, ("entropy-collapse",)),
+    "frozen-observation": Planted({"frozen_observation": 1.0}, _BLIND),
+    "reward-flipped": Planted({"reward_flipped": 1.0}, ("reward-falls", "reward-flat")),
+    "shifted-advantages": Planted({"shifted_advantages": 1.0}, ("reward-flat", *_NO_EFFECT)),
+    "strided-chunks": Planted({"strided_chunks": 1.0}, ("first-ratio-mismatch",), memory=True),
+    "old-units": Planted({"old_units": 1.0}, ("normalizer-stale",)),
+    "dead-layer": Planted({"dead_layer": 1.0}, ("dead-units",)),
+    "non-finite": Planted({"non_finite_from": 30.0}, ("non-finite",)),
+    "weight-decay": Planted({"weight_decay": 30.0}, ("reward-flat", "entropy-high")),
+    "reward-noise": Planted({"reward_noise": 300.0}, ("reward-flat", *_BLIND, "value-loss-stuck")),
+    "no-discounted-future": Planted(
+        {"gamma_times": 0.0}, ("reward-flat", "value-loss-stuck", "normalizer-floor")
+    ),
+}

@@ -1,0 +1,82 @@
+"""All checks of a training run, from its log alone; those nearest to a cause first."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from phalanx.analysis.doctor import answers, learning, mechanics
+from phalanx.analysis.doctor.course import Course
+from phalanx.analysis.doctor.finding import SEVERITIES, Finding
+from phalanx.analysis.logs import TrainingLog
+
+__all__ = ["CAUSAL_ORDER", "examine_run"]
+
+CAUSAL_ORDER = (
+    "first-ratio-mismatch",
+    "actions-not-sampled",
+    "memory-not-reset",
+    "critic-frozen",
+    "termination-as-time-limit",
+    "time-limit-as-termination",
+    "normalizer-stale",
+    "unlearnable-observation",
+    "reward-scale",
+    "kl-explosion",
+    "dead-units",
+    "non-finite",
+    "actions-without-consequence",
+    "reward-falls",
+    "entropy-collapse",
+    "entropy-high",
+    "value-loss-explosion",
+    "normalizer-floor",
+    "value-loss-stuck",
+    "votes-not-pivotal",
+    "spec-always-violated",
+    "policy-collapse-permissive",
+    "policy-collapse-restrictive",
+    "no-true-positives",
+    "reward-flat",
+)
+"""What brings about what: a broken law explains a critic that fails, and that a reward that does not rise."""
+
+_CHECKS = (
+    mechanics.check_non_finite,
+    mechanics.check_first_ratio,
+    mechanics.check_actions_sampled,
+    mechanics.check_memory,
+    mechanics.check_ends,
+    mechanics.check_inputs,
+    mechanics.check_normalizer,
+    mechanics.check_dead_units,
+    learning.check_kl,
+    learning.check_entropy,
+    learning.check_reward_scale,
+    learning.check_critic,
+    learning.check_effect,
+    learning.check_reward,
+    answers.check_collapse,
+    answers.check_detection,
+    answers.check_pivotal,
+    answers.check_specs,
+)
+
+
+def examine_run(log: TrainingLog, budget: int | None = None) -> list[Finding]:
+    """The findings on a run, the gravest first, of those the one nearest to a cause.
+
+    Args:
+        log: the run so far; a rule looks back only, so a finding of a run's beginning stays what it was.
+        budget: rows that the log is to have in the end; those it has unless given. Rules on missing progress wait
+            for a share of it.
+    """
+    course = Course(log, budget or len(log))
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        found = [finding for check in _CHECKS for finding in check(course)]
+    return _ordered(found)
+
+
+def _ordered(found: Sequence[Finding]) -> list[Finding]:
+    return sorted(
+        found, key=lambda f: (SEVERITIES.index(f.severity), CAUSAL_ORDER.index(f.symptom), f.iteration or 0)
+    )

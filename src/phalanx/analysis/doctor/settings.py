@@ -1,0 +1,75 @@
+"""Rules on a run's settings: what cannot work, or cannot be believed, whatever the data."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from phalanx.analysis.doctor.finding import Finding
+
+__all__ = ["check_settings"]
+
+
+def check_settings(config: Mapping[str, Any]) -> list[Finding]:
+    """The findings on the values of a ``config.json``.
+
+    Args:
+        config: its values; those that are missing are not judged.
+
+    Example:
+        >>> [finding.symptom for finding in check_settings({"members": 3, "faults": None})]
+        ['too-few-members']
+    """
+    return [*_members(config), *_consequence(config), *_time_limit(config)]
+
+
+def _members(config: Mapping[str, Any]) -> list[Finding]:
+    """n members tolerate f faults where n >= 3f + 1 (Pease, Shostak and Lamport 1980)."""
+    n, f = config.get("members"), config.get("faults")
+    if n is None or n == 1 and not f:  # one agent is no committee, and says so
+        return []
+    asked = 1 if f is None else f
+    if n >= 3 * asked + 1:
+        return []
+    return [
+        Finding(
+            "too-few-members",
+            "warning" if f is None else "error",
+            {"members": n, "faults": asked, "tolerated": max((n - 1) // 3, 0)},
+            f"{n} members tolerate {max((n - 1) // 3, 0)} that lie or die; for {asked} it takes {3 * asked + 1}",
+            f"--members {3 * asked + 1}",
+        )
+    ]
+
+
+def _consequence(config: Mapping[str, Any]) -> list[Finding]:
+    gamma = config.get("gamma")
+    if config.get("env") != "stream" or not gamma:
+        return []
+    return [
+        Finding(
+            "actions-without-consequence",
+            "warning" if gamma > 0.5 else "info",
+            {"env": "stream", "gamma": gamma},
+            f"the next recorded event comes whatever the verdict, yet rewards are discounted by {gamma}: a "
+            f"return is mostly "
+            "a sum of rewards that the verdict cannot change, and a critic can explain at most (1 - gamma^2) R^2 = "
+            f"{100 * (1 - gamma**2):.2g} % of its variance where events are in random order and one reward's R^2 is 1",
+            "--gamma 0, or an environment in which verdicts have consequences: --env simulator or replay",
+        )
+    ]
+
+
+def _time_limit(config: Mapping[str, Any]) -> list[Finding]:
+    """The original ends an episode after a number of steps as if it had terminated."""
+    if config.get("preset") != "original":
+        return []
+    return [
+        Finding(
+            "time-limit-as-termination",
+            "error",
+            {"preset": "original", "episode_events": config.get("episode_events")},
+            "this preset treats the end of its episodes, a clock that nobody observes, as a final state: "
+            "returns tell how "
+            "much time is left, and the critic cannot",
+            "train with --preset default: its time limits bootstrap (Pardo et al., 1712.00378)",
+        )
+    ]

@@ -1,0 +1,115 @@
+"""The doctor's look at a training run: phalanx's own, of one seed or several, or anybody's log."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from phalanx.analysis.doctor.finding import SEVERITIES, Finding
+from phalanx.analysis.doctor.run import CAUSAL_ORDER, examine_run
+from phalanx.analysis.doctor.settings import check_settings
+from phalanx.analysis.logs import read_log
+from phalanx.errors import DataError
+from phalanx.files import read_structured
+
+__all__ = ["checkup", "checkup_settings"]
+
+
+def checkup(path: Path, mapping: Mapping[str, str] | None = None) -> tuple[dict[str, Any], list[Finding]]:
+    """What ails a run.
+
+    Args:
+        path: a run folder (of several seeds, too), a TensorBoard folder, or a log file.
+        mapping: see ``analysis.logs.read_log``.
+
+    Returns:
+        What was read, and the findings: of several seeds, each once, from where it came first.
+
+    Raises:
+        UsageError: a map that names nothing.
+        DataError: no log there, or a damaged one.
+    """
+    seeds = sorted(path.glob("seed-*"), key=lambda p: (len(p.name), p.name)) if path.is_dir() else []
+    logs = [read_log(each, mapping) for each in seeds or [path]]
+    home = path if path.is_dir() else path.parent
+    config = _config(home)
+    budget = None if config is None else config.get("iterations")
+    found = [examine_run(log, max(int(budget), len(log)) if budget else None) for log in logs]
+    findings = _merged(found) if len(logs) > 1 else found[0]
+    if config is not None:
+        findings = _with_settings(findings, check_settings(config))
+    read = sorted({name for log in logs for name in log.series if not name.startswith("member/")})
+    about = {
+        "source": str(path),
+        "tool": logs[0].tool,
+        "seeds": len(logs),
+        "rows": max(len(log) for log in logs),
+        "budget": budget,
+        "read": read,
+        "unread": sorted({name for log in logs for name in log.unread}),
+        "notes": list(dict.fromkeys(note for log in logs for note in log.notes)),
+    }
+    return about, findings
+
+
+def checkup_settings(path: Path) -> list[Finding]:
+    """The findings on a file of settings: a ``config.json``, or TOML or JSON of the same keys.
+
+    Raises:
+        DataError: no such file, or not an object.
+    """
+    config = read_structured(path, "file of settings")
+    if not isinstance(config, Mapping) or not {"members", "env", "gamma"} & set(config):
+        raise DataError(
+            f"{path}: none of the settings that are judged is in it (env, gamma, members, faults, preset); "
+            f"expected the "
+            "config.json of a run, or a file of such keys"
+        )
+    return _ordered(check_settings(config))
+
+
+def _config(folder: Path) -> dict[str, Any] | None:
+    """The settings of phalanx's own run; None where this is another tool's."""
+    file = folder / "config.json"
+    if not file.is_file():
+        return None
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError):
+        return None
+    return config if isinstance(config, dict) and "phalanx_version" in config else None
+
+
+def _merged(found: Sequence[Sequence[Finding]]) -> list[Finding]:
+    """Each symptom once, as it was where it came first, with the number of seeds that show it."""
+    first: dict[str, Finding] = {}
+    seeds: dict[str, set[int]] = {}
+    for seed, findings in enumerate(found):
+        for finding in findings:
+            known = first.get(finding.symptom)
+            if known is None or _grave(finding) < _grave(known):
+                first[finding.symptom] = finding
+            seeds.setdefault(finding.symptom, set()).add(seed)
+    told = [
+        dataclasses.replace(
+            finding, evidence={**finding.evidence, "seeds": f"{len(seeds[symptom])} of {len(found)}"}
+        )
+        for symptom, finding in first.items()
+    ]
+    return _ordered(told)
+
+
+def _with_settings(findings: Sequence[Finding], of_settings: Sequence[Finding]) -> list[Finding]:
+    """Findings of the run and of its settings; what both say is said once, with the run's evidence."""
+    known = {finding.symptom for finding in findings}
+    return _ordered([*findings, *(finding for finding in of_settings if finding.symptom not in known)])
+
+
+def _grave(finding: Finding) -> tuple[int, int]:
+    return SEVERITIES.index(finding.severity), finding.iteration or 0
+
+
+def _ordered(findings: Sequence[Finding]) -> list[Finding]:
+    order = {symptom: place for place, symptom in enumerate(CAUSAL_ORDER)}
+    return sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), order.get(f.symptom, len(order))))

@@ -1,0 +1,81 @@
+"""The doctor beside a run that goes on: says what it finds when it finds it, or stops the run."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from phalanx.analysis.doctor.finding import Finding, explained
+from phalanx.analysis.doctor.run import examine_run
+from phalanx.analysis.logs import log_of_rows
+from phalanx.errors import PhalanxError
+
+__all__ = ["ON_RED_FLAG", "RedFlagError", "RedFlags"]
+
+ON_RED_FLAG = ("warn", "stop")
+
+_LOG = logging.getLogger(__name__)
+_EVERY = 4
+"""Iterations from one look to the next."""
+
+
+class RedFlagError(PhalanxError):
+    """A run that was stopped because it cannot succeed; exit code 1."""
+
+
+class RedFlags:
+    """Watches the metrics of one run or of several seeds.
+
+    Args:
+        path: of the run, for messages.
+        mode: ``warn`` logs each symptom once, ``stop`` ends the run at the first error.
+        budget: iterations that the run is to have.
+        before: rows of each seed so far, of a run that goes on.
+    """
+
+    def __init__(
+        self, path: Path, mode: str, budget: int, before: Sequence[Sequence[Mapping[str, Any]]]
+    ) -> None:
+        self._path, self._mode, self._budget = path, mode, budget
+        self._rows: list[list[Mapping[str, Any]]] = [list(rows) for rows in before]
+        self._told: set[str] = set()
+
+    def update(self, rows: Sequence[Mapping[str, Any]]) -> Finding | None:
+        """Takes one iteration's row of each seed.
+
+        Returns:
+            The finding to stop for, in mode ``stop``.
+        """
+        for known, row in zip(self._rows, rows, strict=True):
+            known.append(row)
+        iteration = int(rows[0]["iteration"])
+        if iteration % _EVERY and iteration != self._budget:
+            return None
+        for seed, known in enumerate(self._rows):
+            for finding in examine_run(log_of_rows(self._path, known), self._budget):
+                if finding.severity == "info" or finding.symptom in self._told:
+                    continue
+                self._told.add(finding.symptom)
+                place = f"seed-{seed}, " if len(self._rows) > 1 else ""
+                _LOG.warning(
+                    "%s (%siteration %s): %s. phalanx doctor %s tells more",
+                    finding.symptom,
+                    place,
+                    finding.iteration,
+                    finding.cause,
+                    self._path,
+                )
+                if self._mode == "stop" and finding.severity == "error":
+                    return finding
+        return None
+
+    def error(self, finding: Finding, iteration: int) -> RedFlagError:
+        """What the run ends with."""
+        error = RedFlagError(
+            f"training stopped after iteration {iteration} of {self._budget}: {finding.symptom} since iteration "
+            f"{finding.iteration}. Its last state is kept: phalanx train --resume {self._path} --on-red-flag "
+            f"warn goes on"
+        )
+        for line in explained(finding):
+            error.add_note(line)
+        return error
