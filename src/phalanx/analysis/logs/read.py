@@ -84,7 +84,7 @@ def _of_rows(
     columns: dict[str, Column] = {}
     for name in dict.fromkeys(name for row in rows for name in row):
         at = np.array([i for i, row in enumerate(rows) if name in row], np.int64)
-        columns[name] = at, np.array([rows[i][name] for i in at])
+        columns[name] = at, np.array([rows[i][name] for i in at], np.float64)
     meanings = _meanings(path, columns, mapping)
     axes = {name: _axis(name, columns, meanings, len(rows)) for name in AXES}
     iteration = axes["iteration"] if np.isfinite(axes["iteration"]).all() else np.arange(1.0, len(rows) + 1)
