@@ -15,7 +15,7 @@ GROUND = {"types", "errors", "files"}
 BELOW_RUNTIME = GROUND | {"agents", "analysis", "envs", "data", "committee", "stl"}
 MAY_IMPORT = {
     "errors": set(),
-    "files": set(),
+    "files": {"errors"},
     "types": {"errors"},
     "data": GROUND,
     "committee": GROUND,

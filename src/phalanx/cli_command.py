@@ -11,7 +11,7 @@ import tyro
 
 from phalanx.errors import UsageError
 
-__all__ = ["Command", "parse", "show"]
+__all__ = ["Command", "parse", "show", "value_of"]
 
 Parsed = TypeVar("Parsed")
 
@@ -67,6 +67,16 @@ def parse(
         if not stop.code:
             raise
         raise UsageError(f"{verb}: {_sentence(error.getvalue())}") from None
+
+
+def value_of(flag: str, arguments: Sequence[str]) -> str | None:
+    """The value of a flag that must be known before the others are parsed."""
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=False):
+        if argument == flag:
+            return following
+        if argument.startswith(f"{flag}="):
+            return argument.removeprefix(f"{flag}=")
+    return None
 
 
 def _sentence(box: str) -> str:

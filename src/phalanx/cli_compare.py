@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from phalanx.cli_command import parse
+from phalanx.cli_command import Command, parse, value_of
 
 __all__ = ["Compare", "command", "league_table"]
 
@@ -38,7 +38,8 @@ class Compare:
 
     The score is 0 for allowing everything and 1 for the oracle. Baselines are fitted and tuned on episodes of their
     own (256 and 64, whatever --episodes says), each with the same number of trials: minutes. With --out, the file also
-    holds the loss of every episode. docs/arena.md says what each baseline does and how the arena is played.
+    holds the loss of every episode. With --attempts, trains the same task with other settings instead (phalanx compare
+    --attempts popart --help). docs/arena.md says what each baseline does and how the arena is played.
 
     Example: phalanx compare runs/first --policies rules boosting-memory --scenario office --episodes 200
     """
@@ -95,8 +96,12 @@ class Compare:
         return league_table(result)
 
 
-def command(arguments: Sequence[str]) -> Compare:
-    """The command that the arguments ask for."""
+def command(arguments: Sequence[str]) -> Command:
+    """The command that the arguments ask for: a league of policies, or attempts at a training."""
+    if value_of("--attempts", arguments) is not None:
+        from phalanx.cli_attempts import command as attempts
+
+        return attempts(arguments)
     return parse(Compare, "compare", arguments)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from phalanx.cli_command import parse
+from phalanx.cli_command import parse, value_of
 from phalanx.errors import UsageError
 from phalanx.runtime.config import RunConfig
 
@@ -44,7 +44,7 @@ class Train:
 
 def command(arguments: Sequence[str]) -> Train:
     """The command that the arguments ask for; flags not given take the resumed run's values, or the preset's."""
-    preset, resume = _value_of("--preset", arguments), _value_of("--resume", arguments)
+    preset, resume = value_of("--preset", arguments), value_of("--resume", arguments)
     if preset and resume:
         raise UsageError("--preset and --resume exclude each other: a run that goes on keeps its settings")
     config = RunConfig.preset_named(preset) if preset else RunConfig()
@@ -53,13 +53,3 @@ def command(arguments: Sequence[str]) -> Train:
 
         config = RunConfig.of(RunFolder.open(Path(resume)).config())
     return parse(Train, "train", arguments, default=Train(config))
-
-
-def _value_of(flag: str, arguments: Sequence[str]) -> str | None:
-    """The value of a flag that must be known before the others are parsed."""
-    for argument, following in zip(arguments, [*arguments[1:], None], strict=False):
-        if argument == flag:
-            return following
-        if argument.startswith(f"{flag}="):
-            return argument.removeprefix(f"{flag}=")
-    return None

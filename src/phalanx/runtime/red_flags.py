@@ -28,13 +28,13 @@ class RedFlags:
 
     Args:
         path: of the run, for messages.
-        mode: ``warn`` logs each symptom once, ``stop`` ends the run at the first error.
+        mode: ``warn`` logs each symptom once, ``stop`` ends the run at the first error, None does neither.
         budget: iterations that the run is to have.
         before: rows of each seed so far, of a run that goes on.
     """
 
     def __init__(
-        self, path: Path, mode: str, budget: int, before: Sequence[Sequence[Mapping[str, Any]]]
+        self, path: Path, mode: str | None, budget: int, before: Sequence[Sequence[Mapping[str, Any]]]
     ) -> None:
         self._path, self._mode, self._budget = path, mode, budget
         self._rows: list[list[Mapping[str, Any]]] = [list(rows) for rows in before]
@@ -46,6 +46,8 @@ class RedFlags:
         Returns:
             The finding to stop for, in mode ``stop``.
         """
+        if self._mode is None:
+            return None
         for known, row in zip(self._rows, rows, strict=True):
             known.append(row)
         iteration = int(rows[0]["iteration"])

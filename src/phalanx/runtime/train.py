@@ -153,7 +153,7 @@ def train(
     *,
     resume: Path | None = None,
     progress: Callable[..., Progress] | None = None,
-    on_red_flag: str = "warn",
+    on_red_flag: str | None = "warn",
 ) -> dict[str, Any]:
     """Trains a committee (several, with several seeds) and writes the run folder.
 
@@ -161,7 +161,8 @@ def train(
         config: settings.
         resume: run to go on with; its checkpoint must fit the settings.
         progress: makes the display from the number of iterations.
-        on_red_flag: ``warn`` logs what the doctor finds meanwhile, ``stop`` ends the run at its first error.
+        on_red_flag: ``warn`` logs what the doctor finds meanwhile, ``stop`` ends the run at its first error,
+            None looks at nothing.
 
     Returns:
         What was reached: run folder, steps, time, and the validation of the kept checkpoint of each seed.
@@ -172,7 +173,7 @@ def train(
         RunError: a run that cannot be resumed.
         RedFlagError: the run was stopped; its folder holds the state at that place.
     """
-    if on_red_flag not in ON_RED_FLAG:
+    if on_red_flag is not None and on_red_flag not in ON_RED_FLAG:
         raise unknown_name("--on-red-flag", on_red_flag, ON_RED_FLAG)
     path = resume or config.out or _free_folder(config)
     config = dataclasses.replace(

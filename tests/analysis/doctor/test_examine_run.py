@@ -67,7 +67,8 @@ def sound(seed: int = 0, n: int = N) -> dict[str, np.ndarray]:
 
 def log_of(values: Values, n: int | None = None) -> TrainingLog:
     rows = [
-        {"iteration": i + 1, "env_steps": 1000.0 * (i + 1)} | {name: float(v[i]) for name, v in values.items()}
+        {"iteration": i + 1, "env_steps": 1000.0 * (i + 1)}
+        | {name: float(v[i]) for name, v in values.items()}
         for i in range(n or len(next(iter(values.values()))))
     ]
     return log_of_rows(Path("run"), rows)
@@ -187,7 +188,9 @@ _BREAKERS = sorted(_BROKEN)
     broken=st.lists(st.sampled_from(_BREAKERS), max_size=3),
     cut=st.integers(1, N),
 )
-def test_a_finding_was_there_as_soon_as_its_iteration_was_logged(seed: int, broken: list[str], cut: int) -> None:
+def test_a_finding_was_there_as_soon_as_its_iteration_was_logged(
+    seed: int, broken: list[str], cut: int
+) -> None:
     """Rules look back only: what the whole log shows at iteration i, the log up to i or later shows, too."""
     values = sound(seed)
     for name in broken:
