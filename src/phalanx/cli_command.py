@@ -5,7 +5,7 @@ import io
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import tyro
 
@@ -21,6 +21,7 @@ _NEXT = re.compile(r"(?<![;.]) (Perhaps you meant|Argument helptext|For full hel
 _FRAME = re.compile("[\u2500-\u257f]+|-{5,}")  # dashes where stdout cannot show boxes
 
 
+@runtime_checkable
 class Command(Protocol):
     """A verb with its flags.
 

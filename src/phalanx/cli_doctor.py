@@ -77,6 +77,10 @@ class Doctor:
 
         assert self.log is not None
         mapping = None if self.map is None else read_structured(self.map, "map")
+        if mapping is not None and not (
+            isinstance(mapping, dict) and all(isinstance(name, str) for name in mapping.values())
+        ):
+            raise UsageError(f'--map {self.map}: expected names by column, {{"vloss": "2*loss/value"}}')
         about, findings = checkup(self.log, mapping)
         return {**diagnosis(findings), "run": about}
 
@@ -89,7 +93,7 @@ class Doctor:
                 data=self.data,
                 label=self.label,
                 features=self.features,
-                gamma=0.99 if self.gamma is None else self.gamma,
+                gamma=self.gamma,
                 split=self.split,
                 preset=self.preset,
                 env=self.env,

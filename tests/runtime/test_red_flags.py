@@ -57,11 +57,16 @@ def test_a_warning_says_each_symptom_once_and_goes_on(caplog: pytest.LogCaptureF
 
 
 def test_a_seed_is_named_and_a_resumed_run_keeps_its_past(caplog: pytest.LogCaptureFixture) -> None:
-    before = [[row(i) for i in range(1, 8)], [row(i, **{"policy/approx_kl": 9.0}) for i in range(1, 8)]]
-    flags = RedFlags(Path("run"), "warn", 60, before)
+    before = [[row(i) for i in range(1, 8)], [row(i, **{"policy/approx_kl": 0.3}) for i in range(1, 4)]]
+    before[1] += [row(i) for i in range(4, 8)]
+    flags = RedFlags(Path("run"), "stop", 60, before)
     with caplog.at_level(logging.WARNING):
-        flags.update([row(8), row(8)])
-    assert "(seed-1, iteration 1)" in caplog.text
+        assert flags.update([row(8), row(8)]) is None  # what was known when it went on is not said again
+        assert not caplog.records
+        for i in range(9, 13):
+            found = flags.update([row(i), row(i, **{"policy/first_ratio_error": 0.5})])
+    assert found is not None and found.symptom == "first-ratio-mismatch"
+    assert "(seed-1, iteration 10)" in caplog.text
 
 
 @pytest.mark.slow

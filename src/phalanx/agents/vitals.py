@@ -12,6 +12,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 __all__ = ["action_dependence", "dead_units", "held_out_r2", "relative_change", "rollout_vitals"]
 
+_LEAST_TRIED = 20.0
+"""Draws of another than the likeliest action that are to be expected, for a test of draws to mean anything: what is
+hardly ever done tells its effect when it is done."""
+
+_ACTIONS = 8
+"""At most so many mixtures of actions are tested for an effect."""
+
 _PROJECTION = 6
 """Directions of the features along which an action's effect is looked for."""
 
@@ -77,6 +84,7 @@ def rollout_vitals(
     entropy = -(probs * safe).sum(axis=-1)
     variance = (probs * jnp.square(safe)).sum(axis=-1) - jnp.square(entropy)
     sampling = (-taken - entropy).sum() / jnp.sqrt(jnp.maximum(variance.sum(), 1e-12))
+    sampling = jnp.where(_tried(probs) >= _LEAST_TRIED, sampling, jnp.nan)
     after = jnp.where(terminated, 0.0, next_values)
     low, high = features.min(axis=(0, 1)), features.max(axis=(0, 1))
     return {
@@ -149,7 +157,11 @@ def action_dependence(
     spread = jnp.sqrt(jnp.mean(jnp.square(y)))
     y = jnp.clip(y / jnp.maximum(spread, 1e-30), -10.0, 10.0)
     chosen = jax.nn.one_hot(actions.reshape(-1), n_actions) - probs.reshape(-1, n_actions)
-    scores = (chosen[:, 1:, None] * phi[:, None, :]).reshape(n_rows, -1) * y[:, None]
+    if n_actions - 1 > _ACTIONS:
+        chosen = chosen @ jax.random.normal(jax.random.key(1), (n_actions, _ACTIONS))
+    else:
+        chosen = chosen[:, 1:]
+    scores = (chosen[:, :, None] * phi[:, None, :]).reshape(n_rows, -1) * y[:, None]
     # a direction in which (nearly) nothing was tried says nothing: a little ridge, and its share of the freedom off
     total, covariance = scores.sum(axis=0), scores.T @ scores
     n_directions = len(total)
@@ -159,8 +171,8 @@ def action_dependence(
     degrees = n_directions - ridge * jnp.trace(inverse)
     z = (statistic - degrees) / jnp.sqrt(2.0 * jnp.maximum(degrees, 1.0))
     varies = spread > 1e-6 * jnp.maximum(jnp.abs(outcome).max(), 1e-30)
-    tried = (1.0 - probs.max(axis=-1)).sum()  # what is hardly ever done tells its effect when it is done
-    return jnp.where(varies & (degrees > 0.5) & (tried >= 20.0), z, jnp.nan)
+    told = varies & (degrees > 0.5) & (_tried(probs) >= _LEAST_TRIED)
+    return jnp.where(told & (n_rows >= 10 * n_directions), z, jnp.nan)
 
 
 def held_out_r2(
@@ -179,7 +191,7 @@ def held_out_r2(
         At most 1; below 0 where nothing carries over. NaN with one environment, or where the target does not vary.
     """
     n_steps, n_envs = features.shape[:2]
-    if n_envs < 2:
+    if n_envs < 2 or n_steps < 1:
         return jnp.asarray(jnp.nan)
     every = -(-n_steps * n_envs // _ROWS)
     x = jnp.clip(_mixed_steps(features, _COLUMNS)[::every], -5.0, 5.0)
@@ -205,6 +217,10 @@ def held_out_r2(
     return jnp.where(varies.any(), 1.0 - error / jnp.maximum(spread, 1e-30), jnp.nan)
 
 
+def _tried(probs: Float[Array, "time env action"]) -> Float[Array, ""]:
+    return (1.0 - probs.max(axis=-1)).sum()
+
+
 def _end_bias(
     values: Float[Array, "time env"], targets: Float[Array, "time env"], terminated: Bool[Array, "time env"]
 ) -> Float[Array, ""]:
@@ -215,15 +231,15 @@ def _end_bias(
 
 
 def relative_change(before: Any, after: Any) -> Float[Array, ""]:
-    """Length of the change of parameters in relation to their length.
+    """Length of the change of parameters in relation to their length, the greater of before and after.
 
     Example:
-        >>> round(float(relative_change({"w": jnp.asarray([3.0, 4.0])}, {"w": jnp.asarray([3.0, 4.5])})), 3)
+        >>> round(float(relative_change({"w": jnp.asarray([3.0, 4.0])}, {"w": jnp.asarray([3.0, 3.5])})), 3)
         0.1
     """
     moved = sum(jnp.square(b - a).sum() for a, b in zip(*map(jax.tree.leaves, (before, after)), strict=True))
-    size = sum(jnp.square(a).sum() for a in jax.tree.leaves(before))
-    return jnp.sqrt(moved / jnp.maximum(jnp.asarray(size), 1e-30))
+    size = jnp.maximum(*(sum(jnp.square(a).sum() for a in jax.tree.leaves(part)) for part in (before, after)))
+    return jnp.sqrt(moved / jnp.maximum(size, 1e-30))
 
 
 def dead_units(activations: Float[Array, "*batch unit"]) -> Float[Array, ""]:
@@ -234,7 +250,8 @@ def dead_units(activations: Float[Array, "*batch unit"]) -> Float[Array, ""]:
         0.5
     """
     flat = activations.reshape(-1, activations.shape[-1])
-    return ((flat.max(axis=0) - flat.min(axis=0)) <= 1e-6).mean(dtype=jnp.float32)
+    low, high = flat.min(axis=0), flat.max(axis=0)
+    return (high - low <= 1e-6 * jnp.maximum(jnp.abs(low), jnp.abs(high))).mean(dtype=jnp.float32)
 
 
 def _ridge(
@@ -276,9 +293,8 @@ def _mixed_steps(x: Float[Array, "time env column"], most: int) -> Float[Array, 
 
 def _standardized(x: Float[Array, "row column"]) -> Float[Array, "row column"]:
     deviation = x.std(axis=0)
-    return jnp.where(
-        deviation[None] > 1e-6, (x - x.mean(axis=0)[None]) / jnp.maximum(deviation, 1e-6)[None], 0.0
-    )
+    varies = deviation > 1e-6 * jnp.abs(x).max(axis=0)
+    return jnp.where(varies[None], (x - x.mean(axis=0)[None]) / jnp.where(varies, deviation, 1.0)[None], 0.0)
 
 
 def _mean(x: Float[Array, "time env"], where: Bool[Array, "time env"]) -> Float[Array, ""]:

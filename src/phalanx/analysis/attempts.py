@@ -42,11 +42,16 @@ _WORDS = (
 )
 
 
-def outcome(findings: Sequence[Finding], f1: float | None) -> str:
+def outcome(findings: Sequence[Finding], f1: float | None, learned: bool) -> str:
     """What became of an attempt, in words.
 
+    Args:
+        findings: of the doctor.
+        f1: at the last validation.
+        learned: whether the reward has risen.
+
     Example:
-        >>> outcome([], 0.8)
+        >>> outcome([], 0.8, True)
         'learns: F1 0.800'
     """
     found = {finding.symptom for finding in findings if finding.severity != "info"}
@@ -54,15 +59,19 @@ def outcome(findings: Sequence[Finding], f1: float | None) -> str:
     end = "" if f1 is None else f"F1 {f1:.3f}"
     if told:
         return ", ".join([*told, end] if end else told)
-    return f"learns: {end}" if end else "learns"
+    word = "learns" if learned else "no better than untrained yet"
+    return f"{word}: {end}" if end else word
 
 
-def attempt_row(rows: Sequence[Sequence[Mapping[str, Any]]], findings: Sequence[Finding]) -> dict[str, Any]:
+def attempt_row(
+    rows: Sequence[Sequence[Mapping[str, Any]]], findings: Sequence[Finding], learned: bool
+) -> dict[str, Any]:
     """What a table says of one attempt.
 
     Args:
         rows: of ``metrics.jsonl``, by seed.
         findings: of the doctor, all seeds together.
+        learned: whether the reward has risen in most seeds.
     """
     last = min(len(each) for each in rows)
     shown = [at for at in (*SHOWN, last) if at <= last]
@@ -78,7 +87,7 @@ def attempt_row(rows: Sequence[Sequence[Mapping[str, Any]]], findings: Sequence[
         "explained_variance": summary([each[last - 1].get("value/explained_variance") for each in rows]),
         "f1": f1,
         "first_true_positive": first,
-        "outcome": outcome(findings, f1["iqm"]),
+        "outcome": outcome(findings, f1["iqm"], learned),
         "findings": [
             {"symptom": f.symptom, "severity": f.severity, "iteration": f.iteration, **dict(f.evidence)}
             for f in findings

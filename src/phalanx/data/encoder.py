@@ -30,6 +30,7 @@ from phalanx.types import Column, ObservationSpec
 __all__ = ["Encoded", "Encoder"]
 
 _VERSION = 1
+_FEW = 4  # columns of an encoder, of which some may well be optional
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,17 +221,18 @@ class Encoder:
     def encode(self, table: EventTable, rows: Int[np.ndarray, " row"] | None = None) -> Encoded:
         """Encodes rows in the order given.
 
-        Columns that the table lacks count as missing (id 1, number 0); ``missing`` names them; half of them at most.
+        Columns that the table lacks count as missing (id 1, number 0); ``missing`` names them; half of
+        them at most, where the encoder knows four or more.
 
         Args:
             table: events.
             rows: which, in which order; ``None``: all, in file order.
 
         Raises:
-            DataError: the table has less than half of the encoder's columns.
+            DataError: the table has none of the encoder's columns, or of many less than half.
         """
         absent, known = self.missing(table), len(self.categories) + len(self.numbers)
-        if 2 * len(absent) > known:
+        if len(absent) == known or (known >= _FEW and 2 * len(absent) > known):
             has = "none" if len(absent) == known else f"{known - len(absent)} of {known}"
             raise DataError(
                 f"the event table has {has} of the columns that the encoder knows; it lacks "

@@ -275,7 +275,7 @@ def _twin(
         if both and np.array_equal(~empty[known], labels[known] == side):
             return f"it is filled in for the {what} rows alone"
     for other in ("path", "command", "subject", "parent", "object", "host"):
-        if other in frame.columns and other != name and (series.cast(pl.String) == frame[other]).all():
+        if other in frame.columns and other != name and series.cast(pl.String).eq_missing(frame[other]).all():
             return f"the same as {other}"
     if series.dtype == pl.Boolean or series.dtype.is_integer():
         known = labels >= 0

@@ -47,7 +47,9 @@ def compare_attempts(
             )
             train(config, resume=path if path.exists() else None, progress=progress, on_red_flag=None)
         rows[name] = [each.read_metrics() for each in run_folders(path)]
-        table[name] = attempt_row(rows[name], checkup(path)[1]) | {"run": str(path)}
+        about, findings = checkup(path)
+        learned = 2 * about["improved"] > about["seeds"]
+        table[name] = attempt_row(rows[name], findings, learned) | {"run": str(path)}
     result = {"attempts": table}
     write_json(home / "attempts.json", result)
     write_text(home / "attempts.html", attempts_page(result, rows))

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from phalanx.analysis.doctor.course import Course
 from phalanx.analysis.doctor.finding import SEVERITIES, Finding
 from phalanx.analysis.doctor.run import CAUSAL_ORDER, examine_run
-from phalanx.analysis.doctor.settings import check_settings
+from phalanx.analysis.doctor.settings import SETTINGS, check_settings
 from phalanx.analysis.logs import read_log
 from phalanx.errors import DataError
 from phalanx.files import read_structured
@@ -31,7 +32,17 @@ def checkup(path: Path, mapping: Mapping[str, str] | None = None) -> tuple[dict[
         DataError: no log there, or a damaged one.
     """
     seeds = sorted(path.glob("seed-*"), key=lambda p: (len(p.name), p.name)) if path.is_dir() else []
-    logs = [read_log(each, mapping) for each in seeds or [path]]
+    seeds = [each for each in seeds if each.is_dir()]
+    logs, missing = [], []
+    for each in seeds or [path]:
+        try:
+            logs.append(read_log(each, mapping))
+        except DataError as error:
+            if len(seeds) < 2:
+                raise
+            missing.append(f"{each.name} is left out: {error}")
+    if not logs:
+        raise DataError(f"{path}: none of its {len(seeds)} seeds has a log yet")
     home = path if path.is_dir() else path.parent
     config = _config(home)
     budget = None if config is None else config.get("iterations")
@@ -46,9 +57,10 @@ def checkup(path: Path, mapping: Mapping[str, str] | None = None) -> tuple[dict[
         "seeds": len(logs),
         "rows": max(len(log) for log in logs),
         "budget": budget,
+        "improved": sum(bool(Course(log, len(log)).improved[-1]) for log in logs),
         "read": read,
         "unread": sorted({name for log in logs for name in log.unread}),
-        "notes": list(dict.fromkeys(note for log in logs for note in log.notes)),
+        "notes": [*missing, *dict.fromkeys(note for log in logs for note in log.notes)],
     }
     return about, findings
 
@@ -57,13 +69,12 @@ def checkup_settings(path: Path) -> list[Finding]:
     """The findings on a file of settings: a ``config.json``, or TOML or JSON of the same keys.
 
     Raises:
-        DataError: no such file, or not an object.
+        DataError: no such file, not an object, or a value of another kind.
     """
     config = read_structured(path, "file of settings")
-    if not isinstance(config, Mapping) or not {"members", "env", "gamma"} & set(config):
+    if not isinstance(config, Mapping) or not set(SETTINGS) & set(config):
         raise DataError(
-            f"{path}: none of the settings that are judged is in it (env, gamma, members, faults, preset); "
-            f"expected the "
+            f"{path}: none of the settings that are judged is in it ({', '.join(SETTINGS)}); expected the "
             "config.json of a run, or a file of such keys"
         )
     return _ordered(check_settings(config))
@@ -82,28 +93,34 @@ def _config(folder: Path) -> dict[str, Any] | None:
 
 
 def _merged(found: Sequence[Sequence[Finding]]) -> list[Finding]:
-    """Each symptom once, as it was where it came first, with the number of seeds that show it."""
-    first: dict[str, Finding] = {}
-    seeds: dict[str, set[int]] = {}
+    """Each symptom once (of each specification), as it was where it is gravest or else first, with the number of seeds
+    that show it."""
+    first: dict[Any, Finding] = {}
+    seeds: dict[Any, set[int]] = {}
     for seed, findings in enumerate(found):
         for finding in findings:
-            known = first.get(finding.symptom)
-            if known is None or _grave(finding) < _grave(known):
-                first[finding.symptom] = finding
-            seeds.setdefault(finding.symptom, set()).add(seed)
+            key = finding.symptom, finding.evidence.get("spec")
+            if key not in first or _grave(finding) < _grave(first[key]):
+                first[key] = finding
+            seeds.setdefault(key, set()).add(seed)
     told = [
         dataclasses.replace(
-            finding, evidence={**finding.evidence, "seeds": f"{len(seeds[symptom])} of {len(found)}"}
+            finding, evidence={**finding.evidence, "seeds": f"{len(seeds[key])} of {len(found)}"}
         )
-        for symptom, finding in first.items()
+        for key, finding in first.items()
     ]
     return _ordered(told)
 
 
 def _with_settings(findings: Sequence[Finding], of_settings: Sequence[Finding]) -> list[Finding]:
-    """Findings of the run and of its settings; what both say is said once, with the run's evidence."""
-    known = {finding.symptom for finding in findings}
-    return _ordered([*findings, *(finding for finding in of_settings if finding.symptom not in known)])
+    """Findings of the run and of its settings; what both say is said once, by the graver of them."""
+    known = {finding.symptom: finding for finding in findings}
+    graver = {
+        finding.symptom: finding
+        for finding in of_settings
+        if finding.symptom not in known or _grave(finding)[0] < _grave(known[finding.symptom])[0]
+    }
+    return _ordered([*(finding for finding in findings if finding.symptom not in graver), *graver.values()])
 
 
 def _grave(finding: Finding) -> tuple[int, int]:

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-import polars as pl
 
 from phalanx.analysis.doctor import DataTask, Finding, examine_task
 from phalanx.data.encoder import Encoder
@@ -34,7 +33,7 @@ class Question:
         data: recorded events, anything that ``phalanx ingest`` reads.
         label: source column of the truth; the reader's own choice unless given.
         features: columns that members see; those that training would choose unless given.
-        gamma: discount.
+        gamma: discount; .99 unless given.
         split: as in training; the one that training would choose unless given.
         preset: whose reward and features; ``original`` where the events have no campaigns, unless given.
         env: ``stream`` or ``replay``; ``replay`` where the events have campaigns, unless given.
@@ -45,7 +44,7 @@ class Question:
     data: tuple[Path, ...]
     label: str | None = None
     features: tuple[str, ...] = ()
-    gamma: float = 0.99
+    gamma: float | None = None
     split: str | None = None
     preset: str | None = None
     env: str | None = None
@@ -53,7 +52,7 @@ class Question:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.gamma <= 1.0:
+        if self.gamma is not None and not 0.0 <= self.gamma <= 1.0:
             raise UsageError(f"--gamma {self.gamma}: expected a number from 0 to 1")
         if self.preset is not None and self.preset not in _PRESETS:
             raise unknown_name("preset", self.preset, _PRESETS)
@@ -105,8 +104,8 @@ def examine(question: Question) -> tuple[dict[str, Any], list[Finding], tuple[st
         split=how,
         reward=_reward(original),
         consequence=(question.env or ("replay" if campaigns and not original else "stream")) == "replay",
-        gamma=question.gamma,
-        assumed=question.env is None and question.preset is None and not notebook,
+        gamma=0.99 if question.gamma is None else question.gamma,
+        assumed=not notebook and question.env is question.preset is question.gamma is None,
         seed=question.seed,
     )
     figures, findings = examine_task(task)
@@ -117,20 +116,9 @@ def examine(question: Question) -> tuple[dict[str, Any], list[Finding], tuple[st
 
 def _hidden(table: EventTable, label: str | None, sources: set[str], alone: bool) -> list[str]:
     """Columns that are no business of the checks: the truth, unless members see it, and what a reader filled in."""
-    copies = [name for name in table.columns if _is_label(table, name)]
-    truth = [name for name in table.columns if name in (*TRUTH_COLUMNS, label, *copies) or is_truth(name)]
+    truth = [name for name in table.columns if name in (*TRUTH_COLUMNS, label) or is_truth(name)]
     filled_in = [*(["subject"] if alone else []), *([] if table.has_times else ["time_ns"])]
     return [name for name in (*truth, *filled_in) if name not in sources and name in table.columns]
-
-
-def _is_label(table: EventTable, name: str) -> bool:
-    """Whether a column is the one that the labels were read from: the same 0s and 1s, row by row."""
-    series = table.frame[name]
-    if not (series.dtype == pl.Boolean or series.dtype.is_integer()):
-        return False
-    known = table.labels >= 0
-    values = series.cast(pl.Int64).fill_null(-2).to_numpy()
-    return bool(known.any() and np.array_equal(values[known], table.labels[known]))
 
 
 def _reward(original: bool) -> np.ndarray:

@@ -272,7 +272,7 @@ def _iterate(
         optimizer=config.optimizer,
     )
     metrics = _metrics(rollout, targets, committee.normalizers, reports, config.n_shadow)
-    metrics |= _vitals(rollout, targets, config.n_shadow)
+    metrics |= _vitals(rollout, targets, committee.masks, config.n_shadow)
     metrics |= _moves(committee.networks, networks)
     committee = eqx.tree_at(lambda c: c.networks, committee, networks)
     share = 1.0 / (1.0 + config.average * state.iteration.astype(jnp.float32))
@@ -363,14 +363,16 @@ def _metrics(
     return metrics
 
 
-def _vitals(rollout: Rollout, targets: Targets, n_shadow: int) -> dict[str, Array]:
+def _vitals(
+    rollout: Rollout, targets: Targets, masks: Float[Array, "member input"], n_shadow: int
+) -> dict[str, Array]:
     """What each member's rollout says of its own soundness, where verdicts are applied."""
     shared = {
-        "features": rollout.vectors[:, n_shadow:],
         "terminated": rollout.terminated[:, n_shadow:],
         "truncated": rollout.truncated[:, n_shadow:],
     }
     own = {
+        "features": rollout.vectors[None, :, n_shadow:] * masks[:, None, None],
         "log_probs": jnp.moveaxis(rollout.log_probs, 1, 0)[:, :, n_shadow:],
         "actions": jnp.moveaxis(rollout.votes, -1, 0)[:, :, n_shadow:],
         "values": jnp.moveaxis(rollout.value, 1, 0)[:, :, n_shadow:],

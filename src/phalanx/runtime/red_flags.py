@@ -1,11 +1,11 @@
 """The doctor beside a run that goes on: says what it finds when it finds it, or stops the run."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from phalanx.analysis.doctor.finding import Finding, explained
+from phalanx.analysis.doctor.finding import Finding, explained, identity
 from phalanx.analysis.doctor.run import examine_run
 from phalanx.analysis.logs import log_of_rows
 from phalanx.errors import PhalanxError
@@ -38,13 +38,13 @@ class RedFlags:
     ) -> None:
         self._path, self._mode, self._budget = path, mode, budget
         self._rows: list[list[Mapping[str, Any]]] = [list(rows) for rows in before]
-        self._told: set[str] = set()
+        self._told = {(seed, identity(finding)) for seed, finding in self._findings()} if mode else set()
 
     def update(self, rows: Sequence[Mapping[str, Any]]) -> Finding | None:
         """Takes one iteration's row of each seed.
 
         Returns:
-            The finding to stop for, in mode ``stop``.
+            The finding to stop for, in mode ``stop`` and before the last iteration.
         """
         if self._mode is None:
             return None
@@ -53,23 +53,33 @@ class RedFlags:
         iteration = int(rows[0]["iteration"])
         if iteration % _EVERY and iteration != self._budget:
             return None
-        for seed, known in enumerate(self._rows):
-            for finding in examine_run(log_of_rows(self._path, known), self._budget):
-                if finding.severity == "info" or finding.symptom in self._told:
-                    continue
-                self._told.add(finding.symptom)
-                place = f"seed-{seed}, " if len(self._rows) > 1 else ""
-                _LOG.warning(
-                    "%s (%siteration %s): %s. phalanx doctor %s tells more",
-                    finding.symptom,
-                    place,
-                    finding.iteration,
-                    finding.cause,
-                    self._path,
-                )
-                if self._mode == "stop" and finding.severity == "error":
-                    return finding
+        for seed, finding in self._findings():
+            if finding.severity == "info" or (seed, identity(finding)) in self._told:
+                continue
+            self._told.add((seed, identity(finding)))
+            place = f"seed-{seed}, " if len(self._rows) > 1 else ""
+            _LOG.warning(
+                "%s (%siteration %s): %s. phalanx doctor %s tells more",
+                finding.symptom,
+                place,
+                finding.iteration,
+                finding.cause,
+                self._path,
+            )
+            if self._mode == "stop" and finding.severity == "error" and iteration < self._budget:
+                return finding
         return None
+
+    def _findings(self) -> Iterator[tuple[int, Finding]]:
+        for seed, known in enumerate(self._rows):
+            if not known:
+                continue
+            try:
+                found = examine_run(log_of_rows(self._path, known), self._budget)
+            except Exception:  # a run of hours is not to end because its doctor erred
+                _LOG.warning("the doctor failed on this log; training goes on", exc_info=True)
+                continue
+            yield from ((seed, finding) for finding in found)
 
     def error(self, finding: Finding, iteration: int) -> RedFlagError:
         """What the run ends with."""

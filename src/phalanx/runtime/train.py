@@ -396,7 +396,9 @@ def _rows(
         }
         for name, values in metrics.items():
             known = values[seed][np.isfinite(values[seed])]  # a member alone may have ended no episode
-            row[name] = float(known.mean()) if known.size else np.nan
+            # the mean of several z values is none: their sum in its own standard deviations is
+            joined = known.sum() / np.sqrt(known.size) if name.endswith("_z") and known.size else None
+            row[name] = (float(known.mean()) if joined is None else float(joined)) if known.size else np.nan
             if values.ndim > 1:
                 row |= {f"member/{i}/{name}": float(value) for i, value in enumerate(values[seed])}
         rows.append(row)

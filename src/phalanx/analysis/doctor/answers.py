@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from phalanx.analysis.doctor.course import Course, first_row, trailing
+from phalanx.analysis.doctor.course import Course, lasting, trailing
 from phalanx.analysis.doctor.finding import Finding
 
 __all__ = ["check_collapse", "check_detection", "check_pivotal", "check_specs"]
@@ -21,19 +21,19 @@ def check_collapse(course: Course) -> list[Finding]:
     kind = "eval/greedy_" if course.has("eval/greedy_tp") else "eval/"
     if course.has(f"{kind}tp", f"{kind}fp"):
         tp, fn, fp, tn = (course(f"{kind}{cell}") for cell in ("tp", "fn", "fp", "tn"))
-        recall, alarms, window = tp / np.maximum(tp + fn, 1.0), fp / np.maximum(fp + tn, 1.0), 2
+        recall, alarms, window = _share(tp, fn), _share(fp, tn), 2
     elif course.has("committee/recall", "committee/false_alarm_rate"):
         recall, alarms, window = course("committee/recall"), course("committee/false_alarm_rate"), 10
     else:
         return []
-    judged = np.arange(len(course)) >= max(10, round(0.1 * course.budget))
+    judged = np.arange(len(course)) >= max(10, round(_WARM_UP * course.budget))
     recall_now, alarms_now = trailing(recall, window), trailing(alarms, window)
     found = []
     for symptom, mask, words in (
         ("policy-collapse-permissive", recall_now < 0.01, "allow"),
         ("policy-collapse-restrictive", alarms_now > 0.99, "stop"),
     ):
-        row = first_row(mask & judged & (np.abs(recall_now - alarms_now) < 0.01))
+        row = lasting(mask & judged & (np.abs(recall_now - alarms_now) < 0.01))
         if row is not None:
             found.append(
                 Finding(
@@ -50,12 +50,18 @@ def check_collapse(course: Course) -> list[Finding]:
     return found
 
 
+def _share(hit: np.ndarray, missed: np.ndarray) -> np.ndarray:
+    """NaN where there was nothing to hit."""
+    return np.where(hit + missed > 0.0, hit / np.maximum(hit + missed, 1.0), np.nan)
+
+
 def check_detection(course: Course) -> list[Finding]:
     """No evaluation after warm-up finds a threat."""
     name = "eval/greedy_tp" if course.has("eval/greedy_tp") else "eval/tp"
     if not course.has(name):
         return []
-    tp = course(name)
+    threats = course(name) + course(name.replace("tp", "fn"))
+    tp = np.where(threats == 0.0, np.nan, course(name))  # an evaluation without threats says nothing of them
     rows = np.flatnonzero(np.isfinite(tp))
     late = rows[rows >= _WARM_UP * course.budget]
     if len(late) < 2 or np.any(tp[late] > 0):
@@ -76,7 +82,8 @@ def check_detection(course: Course) -> list[Finding]:
 def check_pivotal(course: Course) -> list[Finding]:
     """A member's vote hardly ever changes the verdict that it is paid for."""
     rate = trailing(course("policy/pivotal_rate"), 10)
-    row = first_row(rate < 0.002)
+    apart = trailing(course("committee/recall") - course("committee/false_alarm_rate"), 10) > 0.05
+    row = lasting((rate < 0.002) & ~course.improved & ~apart)  # a good committee agrees, too
     if row is None:
         return []
     return [
@@ -100,7 +107,7 @@ def check_specs(course: Course) -> list[Finding]:
         if not name.startswith("stl/violated_"):
             continue
         share = trailing(course(name), 5)
-        row = first_row(share > 0.95)
+        row = lasting(share > 0.95)
         if row is not None:
             found.append(
                 Finding(

@@ -2,16 +2,23 @@
 while a run goes on as after it."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from phalanx.analysis.logs import TrainingLog
 
-__all__ = ["Course", "accumulated", "first_row", "gain_z", "trailing"]
+__all__ = ["Course", "accumulated", "first_row", "gain_z", "lasting", "trailing", "wandering_z"]
 
-_OPENING = 3
-"""Rows that stand for the untrained policy."""
+_OPENINGS = (3, 8)
+"""Rows that stand for the untrained policy: few, for it may learn fast, or more, for they may be noisy."""
+
+_WINDOWS = (8, 16, 32)
+"""Rows over which a rise of the reward is looked for: a slow one needs many."""
+
+_SCALES = (1, 2, 4, 8, 16)
+"""Rows of the means whose scatter tells the error of a mean."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +51,26 @@ class Course:
     def iteration(self, row: int) -> int:
         """The log's own number of a row."""
         return int(self.log.iteration[row])
+
+    @cached_property
+    def rewards(self) -> tuple[Float[np.ndarray, " row"], ...]:
+        """The rewards that were logged, of a step and of an episode; episodes that end early may come first."""
+        return tuple(self(name) for name in ("reward/step", "reward/episode") if self.has(name))
+
+    @cached_property
+    def improved(self) -> Bool[np.ndarray, " row"]:
+        """Whether a reward had risen clearly above that of the untrained policy, at any row so far."""
+        if not self.rewards:
+            return np.zeros(len(self), bool)
+        z = np.fmax.reduce(
+            [
+                gain_z(reward, window, opening)
+                for reward in self.rewards
+                for window in _WINDOWS
+                for opening in _OPENINGS
+            ]
+        )
+        return np.maximum.accumulate(np.nan_to_num(z, nan=-np.inf)) > 4.0
 
 
 def trailing(values: Float[np.ndarray, " row"], window: int, share: float = 0.5) -> Float[np.ndarray, " row"]:
@@ -79,36 +106,94 @@ def accumulated(z: Float[np.ndarray, " row"], window: int | None = None) -> Floa
     return np.where(count > 0, total / np.sqrt(np.maximum(count, 1)), np.nan)
 
 
-def gain_z(values: Float[np.ndarray, " row"], window: int = 8) -> Float[np.ndarray, " row"]:
+def gain_z(values: Float[np.ndarray, " row"], window: int = 8, opening: int = 3) -> Float[np.ndarray, " row"]:
     """How far the mean of the last rows lies above that of the first, in standard errors.
 
-    The error is that of single rows, from differences of neighbours, which a trend does not inflate.
+    The error of a mean is told by second differences of means of neighbouring stretches, which no steady trend
+    inflates, on several scales: where rows are smoothed (a mean over the last 100 episodes, say) the longer stretches
+    tell how little they know. The largest counts.
 
     Args:
         values: NaN where nothing was logged.
         window: rows of the mean.
+        opening: first rows.
 
-    Source: von Neumann et al., "The mean square successive difference", 1941.
+    Source: von Neumann et al., "The mean square successive difference", 1941, with batch means (Law and Kelton).
     """
     known = np.flatnonzero(np.isfinite(values))
     result = np.full(len(values), np.nan)
-    if len(known) < _OPENING + window:
-        return result
     told = values[known]
-    opening = told[:_OPENING].mean()
+    n = len(told)
+    if n < opening + window:
+        return result
     means = np.lib.stride_tricks.sliding_window_view(told, window).mean(axis=1)
-    squares = np.cumsum(np.square(np.diff(told))) / np.arange(1, len(told)) / 2.0
-    error = np.sqrt(squares[window - 2 :] * (1.0 / window + 1.0 / _OPENING))
-    scale = np.maximum(error, 1e-9 * np.maximum(np.abs(told).max(), 1e-30))
-    result[known[window - 1 :]] = (means - opening) / scale
-    result[known[: window - 1 + _OPENING]] = np.nan
+    variance = np.max(
+        [_error_of_row(told, scale) for scale in _SCALES], axis=0
+    )  # of a row, as if they were independent
+    error = np.sqrt(variance[window - 1 :] * (1.0 / window + 1.0 / opening))
+    size = np.maximum.accumulate(np.abs(told))[window - 1 :]
+    result[known[window - 1 :]] = (means - told[:opening].mean()) / np.maximum(
+        error, 1e-9 * np.maximum(size, 1e-30)
+    )
+    result[known[: window - 1 + opening]] = np.nan
     return _held(result)
+
+
+def wandering_z(values: Float[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:
+    """The gain since the first row where rows wander: in standard errors of a random walk with steps as large as these;
+    infinite, with its sign, where neighbouring differences undo each other, as those of independent rows do."""
+    known = np.flatnonzero(np.isfinite(values))
+    result = np.full(len(values), np.nan)
+    told = values[known]
+    if len(told) < 8:
+        return result
+    steps = np.diff(told)
+    count = np.arange(1, len(steps) + 1)
+    drift = np.cumsum(steps) / count
+    spread = np.maximum(np.cumsum(np.square(steps)) / count - np.square(drift), 0.0)
+    products = np.concatenate([[0.0], np.cumsum(steps[1:] * steps[:-1])]) / np.maximum(
+        count - 1, 1
+    ) - np.square(drift)
+    undone = products < -0.25 * spread
+    gain = told[1:] - told[0]
+    z = gain / np.maximum(np.sqrt(spread * count), 1e-12 * np.maximum(np.abs(gain), 1e-30))
+    result[known[7:]] = np.where(undone, np.sign(gain) * np.inf, z)[6:]
+    return _held(result)
+
+
+def _error_of_row(told: Float[np.ndarray, " row"], scale: int) -> Float[np.ndarray, " row"]:
+    """The variance that independent rows would have whose means over ``scale`` rows scatter as these do; of the rows so
+    far, 0 where they are too few."""
+    n = len(told)
+    sums = np.concatenate([[0.0], np.cumsum(told)])
+    ends = np.arange(scale, n + 1, scale)
+    means = (sums[ends] - sums[ends - scale]) / scale
+    if len(means) < 4:
+        return np.zeros(n)
+    second = np.square(means[2:] - 2.0 * means[1:-1] + means[:-2]) / 6.0
+    so_far = scale * np.cumsum(second) / np.arange(1, len(second) + 1)
+    so_far[0] = 0.0  # one says nothing
+    at = (np.arange(n) + 1) // scale - 3  # second differences that are complete at a row
+    return np.where(at >= 0, so_far[np.clip(at, 0, len(so_far) - 1)], 0.0)
 
 
 def first_row(where: Bool[np.ndarray, " row"]) -> int | None:
     """The first row where a rule holds."""
     rows = np.flatnonzero(where)
     return int(rows[0]) if len(rows) else None
+
+
+def lasting(where: Bool[np.ndarray, " row"]) -> int | None:
+    """Since which row a rule holds without a break up to the last; None where it does not hold there.
+
+    Example:
+        >>> lasting(np.array([True, False, True, True])), lasting(np.array([True, False]))
+        (2, None)
+    """
+    if not len(where) or not where[-1]:
+        return None
+    breaks = np.flatnonzero(~where)
+    return int(breaks[-1]) + 1 if len(breaks) else 0
 
 
 def _held(values: Float[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:

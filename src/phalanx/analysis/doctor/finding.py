@@ -7,7 +7,7 @@ from typing import Any
 
 from phalanx.errors import unknown_name
 
-__all__ = ["SEVERITIES", "SYMPTOMS", "Finding", "diagnosis", "explained"]
+__all__ = ["SEVERITIES", "SYMPTOMS", "Finding", "diagnosis", "explained", "identity"]
 
 SEVERITIES = ("error", "warning", "info")
 
@@ -89,6 +89,11 @@ def diagnosis(findings: Sequence[Finding]) -> dict[str, Any]:
         "healthy": all(finding.severity == "info" for finding in findings),
         "findings": [asdict(finding) for finding in ordered],
     }
+
+
+def identity(finding: Finding) -> tuple[str, str, Any]:
+    """What makes two findings the same one: symptom, severity, and the specification that it is about."""
+    return finding.symptom, finding.severity, finding.evidence.get("spec")
 
 
 def explained(finding: Finding | Mapping[str, Any], width: int = 110) -> list[str]:

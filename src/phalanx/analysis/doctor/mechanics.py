@@ -1,8 +1,10 @@
 """Rules on what must hold in any run, well or badly tuned: laws of the algorithm that a log can show broken."""
 
+import re
+
 import numpy as np
 
-from phalanx.analysis.doctor.course import Course, accumulated, first_row, trailing
+from phalanx.analysis.doctor.course import Course, accumulated, first_row, lasting, trailing
 from phalanx.analysis.doctor.finding import Finding
 
 __all__ = [
@@ -16,17 +18,19 @@ __all__ = [
     "check_normalizer",
 ]
 
+_FINITE = ("loss/value", "loss/policy", "policy/entropy", "policy/approx_kl")
+_AGENT = re.compile(r"^member/[^/]+/")
+
 
 def check_non_finite(course: Course) -> list[Finding]:
-    """A loss, the entropy or the KL divergence is not a number or infinite."""
-    names = ("loss/value", "loss/policy", "policy/entropy", "policy/approx_kl")
-    bad = {}
-    for name in names:
-        if course.has(name):
-            series = course.log.series[name]
-            rows = series.row[~np.isfinite(series.value)]
-            if len(rows):
-                bad[name] = int(rows[0])
+    """A loss, the entropy or the KL divergence is not a number or infinite, of any agent, twice or at the end."""
+    bad: dict[str, int] = {}
+    for name, series in course.log.series.items():
+        if _AGENT.sub("", name) not in _FINITE:
+            continue
+        rows = series.row[~np.isfinite(series.value)]
+        if len(rows) > 1 or (len(rows) == 1 and rows[0] == series.row[-1] and len(series.row) > 1):
+            bad[name] = int(rows[0])
     if not bad:
         return []
     name, row = min(bad.items(), key=lambda item: item[1])
@@ -34,9 +38,9 @@ def check_non_finite(course: Course) -> list[Finding]:
         Finding(
             "non-finite",
             "error",
-            {"quantity": name, "rows_not_finite": len(bad)},
+            {"quantity": name, "quantities_not_finite": len(bad)},
             f"{name} stopped being a finite number: a division by zero, a logarithm of zero, or an update so "
-            f"large that "
+            "large that "
             "it left the range of the numbers",
             "start anew from a checkpoint before it, with a tenth of the learning rate and gradients clipped to a norm "
             "of .5; if it comes back at the same place, look for the division: JAX_DEBUG_NANS=1, or torch.autograd."
@@ -73,7 +77,8 @@ def check_first_ratio(course: Course) -> list[Finding]:
 
 def check_actions_sampled(course: Course) -> list[Finding]:
     """The actions are no draws of the policy whose log-probabilities were stored."""
-    z = accumulated(course("policy/sampling_z"), 5)
+    certain = course("policy/entropy_share") < 0.02  # one rare draw is many standard errors
+    z = accumulated(np.where(certain, np.nan, course("policy/sampling_z")), 5)
     row = first_row(np.abs(z) > 8.0)
     if row is None:
         return []
@@ -122,8 +127,10 @@ def check_ends(course: Course) -> list[Finding]:
         course("episode/terminated_at_limit") * count - 1.0
     )  # episodes as long as the longest, beside that one
     limit = trailing(np.where(count >= 2.0, ties / np.maximum(count - 1.0, 1.0), np.nan), 8)
-    sane = ~(trailing(course("value/explained_variance"), 8) < -0.5)  # a wild critic is off everywhere
-    row = first_row(sane & (limit >= 0.3) & (np.abs(bias) > 0.5) & longer & (np.arange(len(course)) >= 10))
+    # a critic that knows nothing yet, or is wild, is off everywhere
+    explained, rows = trailing(course("value/explained_variance"), 8), np.arange(len(course))
+    sane = (explained > 0.1) | (explained > -0.5) & (rows >= max(25, round(0.5 * course.budget)))
+    row = lasting(sane & (limit >= 0.3) & (np.abs(bias) > 0.5) & longer & (rows >= 10))
     if row is not None:
         findings.append(
             Finding(

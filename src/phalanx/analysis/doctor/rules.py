@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from phalanx.analysis.doctor.columns import Coded, coded
 from phalanx.analysis.doctor.finding import Finding
@@ -37,15 +38,17 @@ def check_rule(task: DataTask) -> list[Finding]:
     rng = np.random.default_rng(task.seed)
     rows = np.concatenate([rng.permutation(part)[:_ROWS] for part in (malicious, benign)])
     fit, held = rows[::2], rows[1::2]
+    copies = [name for name in task.frame.columns if name not in task.chosen and _is_label(task, name)]
+    found = [_copied(copies)] if copies else []
     columns = [
         column
         for name in task.frame.columns
-        if name not in task.identities
+        if name not in (*task.identities, *copies)
         and not is_place(task.frame[name])
         and (column := coded(task.frame[name], task.label, fit, _FEW_VALUES)) is not None
     ]
     if not columns:
-        return []
+        return found
     design = np.column_stack([column.values for column in columns])
     leaf = min(20, max(2, int((task.label[fit] == 1).sum()) // 10))
     trees = [
@@ -56,7 +59,7 @@ def check_rule(task: DataTask) -> list[Finding]:
     ]
     reached = [float(f1_score(task.label[held], tree.predict(design[held]))) for tree in trees]
     if max(reached) < _EXACT:
-        return []
+        return found
     f1, tree = next(pair for pair in zip(reached, trees, strict=True) if pair[0] >= max(reached) - _SIMPLER)
     rule = _describe(tree, columns)
     used = sorted({columns[i].name for i in tree.tree_.feature if i >= 0})
@@ -67,7 +70,30 @@ def check_rule(task: DataTask) -> list[Finding]:
         "ground truth, or simulate (phalanx simulate). To see what is left without these columns, leave them out of "
         "--features"
     )
-    return [Finding("label-is-a-rule", "warning", evidence, cause, remedy)]
+    return [*found, Finding("label-is-a-rule", "warning", evidence, cause, remedy)]
+
+
+def _is_label(task: DataTask, name: str) -> bool:
+    """Whether a column says just what the label says, row by row."""
+    series = task.frame[name]
+    if not (series.dtype == pl.Boolean or series.dtype.is_integer()):
+        return False
+    known = task.label >= 0
+    values = series.cast(pl.Int64, strict=False).fill_null(-2).to_numpy()
+    return bool(np.array_equal(values[known], task.label[known]))
+
+
+def _copied(names: list[str]) -> Finding:
+    """Columns that members do not see: where the label came from, or what was written down after the verdict."""
+    return Finding(
+        "label-is-a-rule",
+        "info",
+        {"f1": 1.0, "columns": names, "rule": "the same, row by row"},
+        f"{', '.join(names)} is the label again, and is left out of what members see: the column that it was read "
+        "from, "
+        "or one that was written because of it",
+        "leave it out of --features",
+    )
 
 
 def _describe(tree: Any, columns: list[Coded]) -> str:

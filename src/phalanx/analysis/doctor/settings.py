@@ -4,8 +4,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from phalanx.analysis.doctor.finding import Finding
+from phalanx.errors import DataError
 
-__all__ = ["check_settings"]
+__all__ = ["SETTINGS", "check_settings"]
+
+SETTINGS: Mapping[str, tuple[type, ...]] = {
+    "env": (str,),
+    "preset": (str,),
+    "gamma": (float, int),
+    "members": (int,),
+    "faults": (int, type(None)),
+}
+"""What is judged, and of which kind it is."""
 
 
 def check_settings(config: Mapping[str, Any]) -> list[Finding]:
@@ -14,10 +24,17 @@ def check_settings(config: Mapping[str, Any]) -> list[Finding]:
     Args:
         config: its values; those that are missing are not judged.
 
+    Raises:
+        DataError: a value of another kind.
+
     Example:
         >>> [finding.symptom for finding in check_settings({"members": 3, "faults": None})]
         ['too-few-members']
     """
+    for name, kinds in SETTINGS.items():
+        value = config.get(name)
+        if name in config and (not isinstance(value, kinds) or isinstance(value, bool)):
+            raise DataError(f"{name}={value!r}: expected {' or '.join(kind.__name__ for kind in kinds)}")
     return [*_members(config), *_consequence(config), *_time_limit(config)]
 
 

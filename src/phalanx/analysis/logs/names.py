@@ -5,6 +5,7 @@ CleanRL's ``ppo.py`` and its variants (value loss with the factor 1/2), RLlib 2.
 ``ppo_torch_learner.py``; squared errors cut at ``vf_clip_param`` before the mean).
 """
 
+import math
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -145,6 +146,8 @@ def _given(column: str, target: str) -> Meaning:
     factor, star, name = target.rpartition("*")
     try:
         times = float(factor) if star else 1.0
+        if not math.isfinite(times):
+            raise ValueError
     except ValueError:
         raise UsageError(
             f"column {column!r}: {factor!r} in {target!r} is no number; expected for instance '2*loss/value'"
