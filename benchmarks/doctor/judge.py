@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +64,8 @@ def judged(folder: Path, which: str, only: tuple[str, ...] | None) -> list[dict[
             found = examine_run(as_log(file.stem, metrics, run, only))
             grave = [f for f in found if f.severity != "info"]
             onset, budget = about["onset"][run], metrics["env_steps"].shape[1]
-            right = [f for f in grave if fault and f.symptom in faults[fault].symptoms]
             after = [f for f in grave if (f.iteration or 0) > onset]
+            names = faults[fault].symptoms if fault else ("",)
             records.append(
                 {
                     "task": about["task"],
@@ -76,7 +76,9 @@ def judged(folder: Path, which: str, only: tuple[str, ...] | None) -> list[dict[
                     "learned": bool(gain[run] >= 0.5 * usual),
                     "found": [(f.symptom, f.severity, f.iteration) for f in grave],
                     "flagged": bool(after if fault else grave),
-                    "right_cause": bool(grave and right and grave[0] is right[0]),
+                    "right_cause": bool(after) and after[0].symptom in names,
+                    "first_name": bool(after) and after[0].symptom == names[0],
+                    "first": after[0].symptom if after else None,
                     "delay": min(((f.iteration or 0) - onset for f in after), default=None),
                     "budget": budget,
                     "hyper": about["hyper"][run],
@@ -86,7 +88,7 @@ def judged(folder: Path, which: str, only: tuple[str, ...] | None) -> list[dict[
 
 
 def interval(k: int, n: int) -> tuple[float, float]:
-    """Exact 95 % binomial interval (Clopper and Pearson 1934)."""
+    """Exact 95 % binomial interval (Clopper and Pearson 1934), of runs as if they were independent of their task."""
     from scipy.stats import beta
 
     low = 0.0 if k == 0 else float(beta.ppf(0.025, k, n - k + 1))
@@ -94,46 +96,81 @@ def interval(k: int, n: int) -> tuple[float, float]:
     return low, high
 
 
+def counted(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Alarms of healthy runs, recall and causes of faulty ones, and what came first for each fault."""
+    healthy = [r for r in records if not r["fault"]]
+    faulty = [r for r in records if r["fault"]]
+    faults = {}
+    for fault in dict.fromkeys(r["fault"] for r in faulty):
+        group = [r for r in faulty if r["fault"] == fault]
+        first = Counter(r["first"] or "nothing" for r in group)
+        faults[fault] = _of(group) | {
+            "learned": sum(r["learned"] for r in group),
+            "first": dict(first.most_common()),
+        }
+    return {
+        "healthy": _alarms([r for r in healthy if r["learned"]]),
+        "not_planted_and_not_learned": _alarms([r for r in healthy if not r["learned"]]),
+        "faulty": _of(faulty),
+        "faulty_that_did_not_learn": _of([r for r in faulty if not r["learned"]]),
+        "faults": faults,
+        "tasks": {
+            task: {
+                "healthy": _alarms([r for r in healthy if r["learned"] and r["task"] == task]),
+                "faulty": _of([r for r in faulty if r["task"] == task]),
+            }
+            for task in dict.fromkeys(r["task"] for r in records)
+        },
+    }
+
+
+def _alarms(group: list[dict[str, Any]]) -> dict[str, Any]:
+    flagged = [r for r in group if r["flagged"]]
+    return {
+        "runs": len(group),
+        "alarms": len(flagged),
+        "interval": interval(len(flagged), len(group)),
+        "which": dict(Counter(r["found"][0][0] for r in flagged).most_common()),
+    }
+
+
+def _of(group: list[dict[str, Any]]) -> dict[str, Any]:
+    n = len(group)
+    found, right, first = (sum(r[key] for r in group) for key in ("flagged", "right_cause", "first_name"))
+    delays = [r["delay"] / r["budget"] for r in group if r["delay"] is not None]
+    return {
+        "runs": n,
+        "found": found,
+        "recall": found / n if n else None,
+        "interval": interval(found, n),
+        "cause_right": right / n if n else None,
+        "cause_interval": interval(right, n),
+        "first_name": first / n if n else None,
+        "median_delay": float(np.median(delays)) if delays else None,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--set", choices=["tuning", "test"], required=True)
-    parser.add_argument("--standard", action="store_true", help="only what other tools log, too")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="results file; this set's part of it is replaced")
     given = parser.parse_args()
-    records = judged(given.folder, given.set, STANDARD if given.standard else None)
-    healthy = [r for r in records if not r["fault"] and r["learned"]]
-    alarmed = [r for r in healthy if r["flagged"]]
-    print(
-        f"healthy runs that learned: {len(healthy)}, alarms {len(alarmed)}",
-        interval(len(alarmed), max(len(healthy), 1)),
-    )
-    for r in alarmed:
-        print("   ", r["file"], r["run"], r["found"][:3])
-    unlucky = [r for r in records if not r["fault"] and not r["learned"]]
-    print(f"unplanted that did not learn: {len(unlucky)}, flagged {sum(r['flagged'] for r in unlucky)}")
-    faulty = [r for r in records if r["fault"]]
-    hurt = [r for r in faulty if not r["learned"]]
-    for name, group in (("all faulty", faulty), ("faulty that did not learn", hurt)):
-        k, c = sum(r["flagged"] for r in group), sum(r["right_cause"] for r in group)
-        delays = [r["delay"] / r["budget"] for r in group if r["delay"] is not None]
-        n = max(len(group), 1)
-        print(
-            f"{name}: {len(group)}, recall {k / n:.3f} {interval(k, n)}, top cause {c / n:.3f}, median delay "
-            f"{np.median(delays) if delays else float('nan'):.3f}"
-        )
-    by = defaultdict(list)
-    for r in faulty:
-        by[r["fault"]].append(r)
-    for fault, group in by.items():
-        tops = Counter(r["found"][0][0] if r["found"] else "-" for r in group)
-        print(
-            f"  {fault:24s} n {len(group):3d} learned {sum(r['learned'] for r in group):3d} flagged "
-            f"{sum(r['flagged'] for r in group):3d} right {sum(r['right_cause'] for r in group):3d}  "
-            + ", ".join(f"{name} {count}" for name, count in tops.most_common(5))
-        )
+    result = {}
+    for name, only in (("vital_signs", None), ("standard_log", STANDARD)):
+        with np.errstate(all="ignore"):
+            result[name] = counted(judged(given.folder, given.set, only))
+        print(f"{name}:")
+        for part in ("healthy", "not_planted_and_not_learned", "faulty", "faulty_that_did_not_learn"):
+            print(f"  {part}: {json.dumps(result[name][part])}")
+        for fault, each in result[name]["faults"].items():
+            print(
+                f"  {fault:24s} {each['found']:3d} of {each['runs']:3d} found, {each['learned']:3d} learned: "
+                f"{each['first']}"
+            )
     if given.json:
-        given.json.write_text(json.dumps(records))
+        known = json.loads(given.json.read_text()) if given.json.exists() else {}
+        given.json.write_text(json.dumps(known | {given.set: result}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -392,3 +392,33 @@ def test_path_class_is_idempotent_and_short(path: str) -> None:
     found = path_class(path)
     assert path_class(found) == found
     assert found.strip("/").count("/") <= 1
+
+
+def test_a_table_that_lacks_most_of_many_columns_is_refused() -> None:
+    columns = {f"x{i}": [i + 5.0, 1.0, 2.0] for i in range(5)}
+    frame = pl.DataFrame(
+        {"time_ns": [1, 2, 3], "subject": ["p", "q", "p"], "kind": ["A", "B", "A"], **columns}
+    )
+    encoder = Encoder.fit(EventTable.of(frame))
+    some = EventTable.of(frame.drop("x0", "x1"))
+    assert encoder.encode(some).numeric.shape[0] == 3 and set(encoder.missing(some)) == {"x0", "x1"}
+    with pytest.raises(DataError, match=r"has 2 of 6 of the columns.*lacks x0, x1, x2, x3"):
+        encoder.encode(EventTable.of(frame.drop("x0", "x1", "x2", "x3")))
+
+
+def test_what_repeats_the_process_is_no_feature_and_nulls_repeat_nothing() -> None:
+    names = [f"p{i % 40}" for i in range(400)]
+    frame = pl.DataFrame(
+        {
+            "time_ns": range(400),
+            "subject": names,
+            "kind": ["A", "B"] * 200,
+            "proc": names,
+            "colour": ["red", "blue", "green", "red"] * 100,
+            "parent": pl.Series([None] * 400, dtype=pl.String),
+            "label": [0, 0, 0, 1] * 100,
+        }
+    )
+    encoder = Encoder.fit(EventTable.of(frame))
+    assert any(note == "proc left out: the same as subject" for note in encoder.notes)
+    assert "colour" in {column.source for column in encoder.categories}

@@ -292,3 +292,19 @@ def test_the_past_of_a_process_is_what_a_loop_over_its_events_finds(
         for value in earlier[1:]:
             fading = 0.8 * fading + 0.2 * value
         assert mean[row] == pytest.approx(fading) and most[row] == max(earlier)
+
+
+def test_the_column_that_the_label_was_read_from_is_worth_knowing_and_hides_no_other_rule() -> None:
+    task = sound()
+    frame = task.frame.with_columns(is_bad=pl.Series(task.label).cast(pl.Boolean))
+    found = [
+        f for f in examine_task(dataclasses.replace(task, frame=frame))[1] if f.symptom == "label-is-a-rule"
+    ]
+    assert [(f.severity, f.evidence["columns"]) for f in found] == [("info", ["is_bad"])]
+    frame = frame.with_columns(score=pl.Series(np.where(task.label == 1, 0.9, 0.1)))
+    found = [
+        f for f in examine_task(dataclasses.replace(task, frame=frame))[1] if f.symptom == "label-is-a-rule"
+    ]
+    assert {f.severity: f.evidence["columns"] for f in found} == {"info": ["is_bad"], "warning": ["score"]}
+    seen = dataclasses.replace(task, frame=frame.drop("score"), chosen=(*task.chosen, "is_bad"))
+    assert [f.severity for f in examine_task(seen)[1] if f.symptom == "label-is-a-rule"] == ["warning"]
