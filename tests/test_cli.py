@@ -130,7 +130,7 @@ def test_an_interruption_is_130_and_the_signal_handler_comes_back(verb, capsys) 
         (["report"], "RUN"),
         (
             ["train", "--preset", "originl"],
-            "unknown preset 'originl'; choose one of: default, original, ppo, mappo",
+            "unknown preset 'originl'; did you mean 'original'? choose one of: default, original, ppo, mappo",
         ),
         (["train", "--preset", "original", "--resume", "run"], "--preset and --resume exclude each other"),
         (["train", "--normalizer", "pop"], "'pop' for argument '--normalizer'"),

@@ -21,10 +21,10 @@ class Doctor:
     file. With --data, reads what `phalanx ingest` reads and looks at all columns. Exit code 1 where something is wrong.
     docs/doctor.md has a section on each finding.
 
-    Examples: phalanx doctor runs/first; phalanx doctor --data records.parquet --label is_suspicious
+    Example: phalanx doctor runs/first (or: phalanx doctor --data records.parquet --label is_suspicious)
     """
 
-    log: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="RUN")] = None
+    log: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="[RUN]")] = None
     """Run folder, TensorBoard folder, or log file."""
     data: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE...")] = ()
     """Recorded events of a task before training: files, or the folder of a data set."""
