@@ -26,7 +26,7 @@ def test_a_name_is_a_normalizer_and_what_differs() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("poparts", "unknown attempt 'poparts'; did you mean 'popart'?"),
+        ("poparts", "unknown attempt 'poparts'; choose one of.*did you mean 'popart'?"),
         ("none:gamma", "'gamma' is no setting"),
         ("none:gama=1", "did you mean 'gamma'?"),
         ("none:seeds=3", "unknown setting"),

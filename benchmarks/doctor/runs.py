@@ -14,7 +14,7 @@ from learner import Fault, Hyper, Sizes, train_runs
 from tasks import make_task
 
 TUNING_TASKS = ("CartPole", "CartPole-velocities-hidden", "Catch", "ContextualBandit")
-TEST_TASKS = ("Acrobot", "Pendulum", "MemoryChain", "Breakout", "DiscountingChain")
+TEST_TASKS = ("Acrobot", "Pendulum", "MemoryChain", "DiscountingChain", "FourRooms")
 SIZES = (Sizes(), Sizes(n_envs=16, steps=64, hidden=32, epochs=3, minibatches=2))
 
 

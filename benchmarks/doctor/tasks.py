@@ -115,8 +115,8 @@ TASKS: dict[str, Callable[[], Task]] = {
     "Acrobot": lambda: _gymnax("Acrobot-v1", 120),
     "Pendulum": lambda: _gymnax("Pendulum-v1", 200, gamma=0.95, actions=(-2.0, -1.0, 0.0, 1.0, 2.0)),
     "MemoryChain": lambda: _gymnax("MemoryChain-bsuite", 120, recurrent=True),
-    "Breakout": lambda: _gymnax("Breakout-MinAtar", 150),
     "DiscountingChain": lambda: _gymnax("DiscountingChain-bsuite", 80),
+    "FourRooms": lambda: _gymnax("FourRooms-misc", 120),
 }
 
 

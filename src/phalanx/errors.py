@@ -54,9 +54,9 @@ def unknown_name(what: str, name: object, choices: object) -> UsageError:
         >>> str(unknown_name("normalizer", "pop", ["none", "popart"]))
         "unknown normalizer 'pop'; choose one of: none, popart"
         >>> str(unknown_name("verb", "evalute", ["train", "evaluate"]))
-        "unknown verb 'evalute'; did you mean 'evaluate'? choose one of: train, evaluate"
+        "unknown verb 'evalute'; choose one of: train, evaluate; did you mean 'evaluate'?"
     """
     names = [str(choice) for choice in choices]  # type: ignore[attr-defined]
     near = difflib.get_close_matches(str(name), names, 1, 0.7)
-    meant = f"did you mean {near[0]!r}? " if near else ""
-    return UsageError(f"unknown {what} {name!r}; {meant}choose one of: {', '.join(names)}")
+    meant = f"; did you mean {near[0]!r}?" if near and len(names) > 1 else ""
+    return UsageError(f"unknown {what} {name!r}; choose one of: {', '.join(names)}{meant}")
