@@ -42,11 +42,14 @@ def as_log(name: str, metrics: dict[str, np.ndarray], run: int, only: tuple[str,
 
 
 def gains(metrics: dict[str, np.ndarray]) -> np.ndarray:
-    """By how much each run's reward rose, from its first three rows to its last tenth."""
-    reward = metrics["reward/episode"]
-    tail = max(reward.shape[1] // 10, 3)
-    with np.errstate(all="ignore"):
-        return np.nan_to_num(np.nanmean(reward[:, -tail:], 1) - np.nanmean(reward[:, :3], 1), nan=-np.inf)
+    """By how much each run's reward rose, from the first three rows in which episodes ended to the last tenth of them;
+    minus infinity where hardly any ended."""
+    found = []
+    for rewards in metrics["reward/episode"]:
+        told = rewards[np.isfinite(rewards)]
+        tail = max(len(told) // 10, 3)
+        found.append(told[-tail:].mean() - told[:3].mean() if len(told) >= 6 else -np.inf)
+    return np.array(found)
 
 
 def judged(folder: Path, which: str, only: tuple[str, ...] | None) -> list[dict[str, Any]]:
@@ -73,7 +76,7 @@ def judged(folder: Path, which: str, only: tuple[str, ...] | None) -> list[dict[
                     "run": run,
                     "fault": fault,
                     "onset": onset,
-                    "learned": bool(gain[run] >= 0.5 * usual),
+                    "learned": bool(usual > 0 and gain[run] >= 0.5 * usual),
                     "found": [(f.symptom, f.severity, f.iteration) for f in grave],
                     "flagged": bool(after if fault else grave),
                     "right_cause": bool(after) and after[0].symptom in names,
