@@ -1,6 +1,7 @@
 """What can go wrong, in words: one exception family with the exit code each error leads to."""
 
 import difflib
+from collections.abc import Iterable
 
 __all__ = [
     "DataError",
@@ -47,7 +48,7 @@ class RunError(DataError):
     """A run folder that is missing, damaged or of another version."""
 
 
-def unknown_name(what: str, name: object, choices: object) -> UsageError:
+def unknown_name(what: str, name: object, choices: Iterable[object]) -> UsageError:
     """The error for a name that is not among the choices, which it lists.
 
     Example:
@@ -56,7 +57,7 @@ def unknown_name(what: str, name: object, choices: object) -> UsageError:
         >>> str(unknown_name("verb", "evalute", ["train", "evaluate"]))
         "unknown verb 'evalute'; choose one of: train, evaluate; did you mean 'evaluate'?"
     """
-    names = [str(choice) for choice in choices]  # type: ignore[attr-defined]
+    names = [str(choice) for choice in choices]
     near = difflib.get_close_matches(str(name), names, 1, 0.7)
     meant = f"; did you mean {near[0]!r}?" if near and len(names) > 1 else ""
     return UsageError(f"unknown {what} {name!r}; choose one of: {', '.join(names)}{meant}")

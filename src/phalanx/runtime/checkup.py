@@ -8,7 +8,7 @@ from typing import Any
 
 from phalanx.analysis.doctor.course import Course
 from phalanx.analysis.doctor.finding import SEVERITIES, Finding
-from phalanx.analysis.doctor.run import CAUSAL_ORDER, examine_run
+from phalanx.analysis.doctor.run import examine_run, ordered
 from phalanx.analysis.doctor.settings import SETTINGS, check_settings
 from phalanx.analysis.logs import read_log
 from phalanx.errors import DataError
@@ -77,7 +77,7 @@ def checkup_settings(path: Path) -> list[Finding]:
             f"{path}: none of the settings that are judged is in it ({', '.join(SETTINGS)}); expected the "
             "config.json of a run, or a file of such keys"
         )
-    return _ordered(check_settings(config))
+    return ordered(check_settings(config))
 
 
 def _config(folder: Path) -> dict[str, Any] | None:
@@ -109,7 +109,7 @@ def _merged(found: Sequence[Sequence[Finding]]) -> list[Finding]:
         )
         for key, finding in first.items()
     ]
-    return _ordered(told)
+    return ordered(told)
 
 
 def _with_settings(findings: Sequence[Finding], of_settings: Sequence[Finding]) -> list[Finding]:
@@ -120,13 +120,8 @@ def _with_settings(findings: Sequence[Finding], of_settings: Sequence[Finding]) 
         for finding in of_settings
         if finding.symptom not in known or _grave(finding)[0] < _grave(known[finding.symptom])[0]
     }
-    return _ordered([*(finding for finding in findings if finding.symptom not in graver), *graver.values()])
+    return ordered([*(finding for finding in findings if finding.symptom not in graver), *graver.values()])
 
 
 def _grave(finding: Finding) -> tuple[int, int]:
     return SEVERITIES.index(finding.severity), finding.iteration or 0
-
-
-def _ordered(findings: Sequence[Finding]) -> list[Finding]:
-    order = {symptom: place for place, symptom in enumerate(CAUSAL_ORDER)}
-    return sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), order.get(f.symptom, len(order))))

@@ -86,7 +86,7 @@ class RedFlags:
         error = RedFlagError(
             f"training stopped after iteration {iteration} of {self._budget}: {finding.symptom} since iteration "
             f"{finding.iteration}. Its last state is kept: phalanx train --resume {self._path} --on-red-flag "
-            f"warn goes on"
+            "warn goes on"
         )
         for line in explained(finding):
             error.add_note(line)

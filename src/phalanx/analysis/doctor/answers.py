@@ -41,9 +41,8 @@ def check_collapse(course: Course) -> list[Finding]:
                     "error",
                     {"recall": float(recall_now[row]), "false_alarm_rate": float(alarms_now[row])},
                     f"threats and harmless events get the same answer: {words} everything",
-                    "phalanx doctor --data F --label C says whether that is the best policy there is under "
-                    "this reward and "
-                    "these columns; if it is not, look at the findings on the critic and on the votes",
+                    "phalanx doctor --data F --label C says whether that is the best policy there is under this "
+                    "reward and these columns; if it is not, look at the findings on the critic and on the votes",
                     course.iteration(row),
                 )
             )
@@ -71,9 +70,9 @@ def check_detection(course: Course) -> list[Finding]:
             "no-true-positives",
             "error",
             {"evaluations": len(late), "true_positives": 0},
-            f"none of the {len(late)} evaluations after the first third finds a single threat",
-            "phalanx doctor --data F --label C: can these columns tell a threat at all, and does the reward "
-            "pay for it?",
+            f"none of the {len(late)} evaluations after the first three tenths of the budget finds a single threat",
+            "phalanx doctor --data F --label C: can these columns tell a threat at all, and does the reward pay "
+            "for it?",
             course.iteration(int(late[1])),
         )
     ]
@@ -92,9 +91,8 @@ def check_pivotal(course: Course) -> list[Finding]:
             "warning",
             {"pivotal_rate": float(rate[row])},
             "hardly any vote changes the verdict, so hardly any reward tells a member whether its vote was "
-            "right: with a "
-            "quorum, a committee that agrees on the wrong answer cannot be left by one member",
-            "pay a member for its own vote at first: --credit schedule or --credit mixed",
+            "right: with a quorum, a committee that agrees on the wrong answer cannot be left by one member",
+            "pay a member for its own vote at first: --credit schedule or --credit half",
             course.iteration(row),
         )
     ]
@@ -115,8 +113,7 @@ def check_specs(course: Course) -> list[Finding]:
                     "warning",
                     {"spec": name.removeprefix("stl/violated_"), "violated": float(share[row])},
                     f"{name.removeprefix('stl/violated_')} is violated at nearly every step: its penalty is a "
-                    f"constant that "
-                    "hides the rest of the reward",
+                    "constant that hides the rest of the reward",
                     "state what the policy can reach from where it starts, weigh the penalty, or leave the "
                     "specification out",
                     course.iteration(row),

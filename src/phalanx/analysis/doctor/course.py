@@ -53,6 +53,11 @@ class Course:
         return int(self.log.iteration[row])
 
     @cached_property
+    def late(self) -> Bool[np.ndarray, " row"]:
+        """Rows by which progress may be missed: half of the budget is gone."""
+        return np.arange(len(self)) >= max(25, round(0.5 * self.budget))
+
+    @cached_property
     def rewards(self) -> tuple[Float[np.ndarray, " row"], ...]:
         """The rewards that were logged, of a step and of an episode; episodes that end early may come first."""
         return tuple(self(name) for name in ("reward/step", "reward/episode") if self.has(name))

@@ -4,7 +4,7 @@ What they say of progress holds up to the last row of the log, and is taken back
 """
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from phalanx.analysis.doctor.course import (
     Course,
@@ -30,11 +30,6 @@ _WARM_UP = 10
 """Rows in which a critic may be anything."""
 
 
-def _late(course: Course) -> Bool[np.ndarray, " row"]:
-    """Rows by which progress may be missed: half of the budget is gone."""
-    return np.arange(len(course)) >= max(25, round(0.5 * course.budget))
-
-
 def check_kl(course: Course) -> list[Finding]:
     """Updates that throw the policy far from the one that collected the data: twice in five rows, or once by far."""
     kl, moved = course("policy/approx_kl"), course("update/actor")
@@ -52,8 +47,8 @@ def check_kl(course: Course) -> list[Finding]:
                 "clip_fraction": _number(course("policy/clip_fraction")[row]),
                 "parameters_moved": _number(moved[row]),
             },
-            "an update moves the policy so far that the rollout says nothing of the new one: the learning rate is too "
-            "high, the epochs too many, or the clip is off",
+            "an update moves the policy so far that the rollout says nothing of the new one: the learning rate "
+            "is too high, the epochs too many, or the clip is off",
             "a tenth of the learning rate; stop the epochs of an update where approx_kl passes .03",
             course.iteration(row),
         )
@@ -87,16 +82,14 @@ def check_entropy(course: Course) -> list[Finding]:
                 "entropy-collapse",
                 "error",
                 {"entropy_share": float(share[row]), "entropy": _number(course("policy/entropy")[row])},
-                "the policy answers the same with near certainty before the reward has risen: it no longer tries "
-                "anything "
-                "from which it could learn better",
-                "raise the entropy bonus (ten times), lower the learning rate; look at the sign of the bonus and "
-                "at the "
-                "scale of the policy head's first weights (.01)",
+                "the policy answers the same with near certainty before the reward has risen: it no longer "
+                "tries anything from which it could learn better",
+                "raise the entropy bonus (ten times), lower the learning rate; look at the sign of the bonus "
+                "and at the scale of the policy head's first weights (.01)",
                 course.iteration(row),
             )
         )
-    uniform = (trailing(share, 10) > 0.97) & _late(course) & ~course.improved & ~unknown
+    uniform = (trailing(share, 10) > 0.97) & course.late & ~course.improved & ~unknown
     # the advantages say clearly what is better, and the policy stays where it is
     known = trailing(_effect(course, "effect"), 10) > 4.0
     fallen = np.concatenate([np.full(min(15, len(share)), np.nan), share[:-15] - share[15:]])
@@ -108,9 +101,8 @@ def check_entropy(course: Course) -> list[Finding]:
                 "entropy-high",
                 "warning",
                 {"entropy_share": float(share[row]), "effect_known": bool(held_up[row])},
-                "the policy is still nearly uniform: the bonus for entropy outweighs the reward, or the policy's "
-                "gradient "
-                "is nought",
+                "the policy is still nearly uniform: the bonus for entropy outweighs the reward, or the "
+                "policy's gradient is nought",
                 "a tenth of the entropy bonus; if that does not help, look at the findings on the advantages",
                 course.iteration(row),
             )
@@ -132,12 +124,11 @@ def check_reward_scale(course: Course) -> list[Finding]:
                 "reward-scale",
                 "warning" if course.improved[-1] else "error",
                 {"value_error": float(error[row]), "explained_variance": _number(explained[row])},
-                f"value targets lie {error[row]:.2g} of the critic's units from what it says, more than an optimiser "
-                "can follow whose steps are as large as the learning rate: the value loss is huge whatever the "
-                "policy does",
+                f"value targets lie {error[row]:.2g} of the critic's units from what it says, more than an "
+                "optimiser can follow whose steps are as large as the learning rate: the value loss is huge "
+                "whatever the policy does",
                 "normalise the value targets (phalanx train --normalizer popart; VecNormalize in "
-                "Stable-Baselines3), or "
-                "divide the reward",
+                "Stable-Baselines3), or divide the reward",
                 course.iteration(row),
             )
         ]
@@ -152,10 +143,10 @@ def check_reward_scale(course: Course) -> list[Finding]:
             "reward-scale",
             "error",
             {"target_spread": float(spread[row]), "explained_variance": _number(explained[row])},
-            f"value targets differ by some {spread[row]:.2g} of the critic's units: its own noise hides them, and the "
-            "value loss looks small while nothing is learned",
-            "normalise the value targets (phalanx train --normalizer popart; VecNormalize in Stable-Baselines3), or "
-            "multiply the reward",
+            f"value targets differ by some {spread[row]:.2g} of the critic's units: its own noise hides them, "
+            "and the value loss looks small while nothing is learned",
+            "normalise the value targets (phalanx train --normalizer popart; VecNormalize in "
+            "Stable-Baselines3), or multiply the reward",
             course.iteration(row),
         )
     ]
@@ -179,8 +170,7 @@ def _frozen(course: Course) -> Finding | None:
         "error",
         {"critic_moved": float(moved[row]), "actor_moved": float(acted[row])},
         "the critic's parameters do not move: they are not in the optimiser, their gradient is stopped, or the "
-        "value loss "
-        "has no weight",
+        "value loss has no weight",
         "see that the optimiser holds the critic's parameters and that the value loss enters the total",
         course.iteration(row),
     )
@@ -219,7 +209,7 @@ def _constant(course: Course) -> Finding | None:
     spread = course("value/target_std") / np.maximum(np.abs(course("value/target_mean")), 1e-30)
     varies = ~(trailing(spread, 10) < 1e-3)
     could = (possible > 0.15) & (told < 0.2 * possible) & (np.arange(len(course)) >= 20)
-    flat = (told < 0.05) & ~course.improved & _late(course) & bool(course.rewards)
+    flat = (told < 0.05) & ~course.improved & course.late & bool(course.rewards)
     row = lasting(varies & (could | flat))
     if row is None:
         return None
@@ -242,8 +232,7 @@ def _constant(course: Course) -> Finding | None:
         "look at which target belongs to which state, at the critic's learning rate and at its units"
         if known
         else "see whether returns can be told from the observation: phalanx doctor --data; with targets of unit "
-        "variance a "
-        "value loss of 1 means nothing is explained, and no other scaling changes that",
+        "variance a value loss of 1 means nothing is explained, and no other scaling changes that",
         course.iteration(row),
     )
 
@@ -255,17 +244,17 @@ def _blind(course: Course) -> Finding | None:
     told = np.fmax(trailing(course("value/explained_variance"), 10), trailing(course("value/linear_r2"), 10))
     spread = course("value/target_std") / np.maximum(np.abs(course("value/target_mean")), 1e-30)
     never = (np.fmax.accumulate(told) < 0.03) & ~course.improved
-    row = lasting(_late(course) & never & (trailing(spread, 10) > 0.3))
+    row = lasting(course.late & never & (trailing(spread, 10) > 0.3))
     if row is None:
         return None
     return Finding(
         "unlearnable-observation",
         "warning",
         {"explained_at_best": float(np.nanmax(told[: row + 1])), "target_spread": float(spread[row])},
-        "half of the budget is gone, and neither the critic nor a linear function of what it sees has told good states "
-        "from bad ones at any time, although returns differ",
-        "see whether the observation tells anything of the reward: phalanx doctor --data for recorded events; print "
-        "observations beside rewards; without a memory, look for what it would have to remember",
+        "half of the budget is gone, and neither the critic nor a linear function of what it sees has told good "
+        "states from bad ones at any time, although returns differ",
+        "see whether the observation tells anything of the reward: phalanx doctor --data for recorded events; "
+        "print observations beside rewards; without a memory, look for what it would have to remember",
         course.iteration(row),
     )
 
@@ -294,10 +283,10 @@ def _without_effect(course: Course, row: int, effect: float, consequence: float)
             "unlearnable-observation",
             "error",
             {"predictable": float(predictable[row]), "effect_z": _number(effect)},
-            "what is seen at one step tells nothing of what is seen at the next, and nothing follows from the action: "
-            "the features are noise, or change their places",
-            "print a few observations in a row; look at the order in which features are put together, and at whose "
-            "observation it is",
+            "what is seen at one step tells nothing of what is seen at the next, and nothing follows from the "
+            "action: the features are noise, or change their places",
+            "print a few observations in a row; look at the order in which features are put together, and at "
+            "whose observation it is",
             course.iteration(row),
         )
     return Finding(
@@ -305,10 +294,9 @@ def _without_effect(course: Course, row: int, effect: float, consequence: float)
         "error",
         {"effect_z": _number(effect), "consequence_z": _number(consequence)},
         "what follows does not depend on the action that the learner believes it took: not the advantage, nor "
-        "the value "
-        "of the next state",
-        "see that the action stored is the one carried out in that environment at that step; if it is, the task gives "
-        "nothing to decide",
+        "the value of the next state",
+        "see that the action stored is the one carried out in that environment at that step; if it is, the task "
+        "gives nothing to decide",
         course.iteration(row),
     )
 
@@ -332,14 +320,13 @@ def check_reward(course: Course) -> list[Finding]:
                 "error",
                 {"gain_z": float(z[row]), "reward": _number(reward[row])},
                 "the reward falls below that of the untrained policy: what is learned is the opposite, or a "
-                "policy that "
-                "stopped trying",
+                "policy that stopped trying",
                 "look at the sign of the reward, of the advantage and of the policy loss",
                 course.iteration(row),
             )
         ]
     told = np.max([np.cumsum(np.isfinite(each)) for each in course.rewards], axis=0)
-    row = lasting(_late(course) & ~course.improved & (told >= 15))
+    row = lasting(course.late & ~course.improved & (told >= 15))
     if row is None:
         return []
     varies = any(np.nanmax(each) > np.nanmin(each) for each in course.rewards)
@@ -350,8 +337,7 @@ def check_reward(course: Course) -> list[Finding]:
             {"gain_z": _number(z[row]), "reward": _number(reward[row])},
             "the reward is no better than that of the untrained policy",
             "look at the other findings first; if there is none: more exploration, a larger learning rate, more "
-            "steps an "
-            "iteration, or a task in which the first successes are easier to come by",
+            "steps an iteration, or a task in which the first successes are easier to come by",
             course.iteration(row),
         )
     ]

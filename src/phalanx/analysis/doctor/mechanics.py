@@ -40,11 +40,10 @@ def check_non_finite(course: Course) -> list[Finding]:
             "error",
             {"quantity": name, "quantities_not_finite": len(bad)},
             f"{name} stopped being a finite number: a division by zero, a logarithm of zero, or an update so "
-            "large that "
-            "it left the range of the numbers",
-            "start anew from a checkpoint before it, with a tenth of the learning rate and gradients clipped to a norm "
-            "of .5; if it comes back at the same place, look for the division: JAX_DEBUG_NANS=1, or torch.autograd."
-            "set_detect_anomaly(True)",
+            "large that it left the range of the numbers",
+            "start anew from a checkpoint before it, with a tenth of the learning rate and gradients clipped to "
+            "a norm of .5; if it comes back at the same place, look for the division: JAX_DEBUG_NANS=1, or "
+            "torch.autograd.set_detect_anomaly(True)",
             course.iteration(row),
         )
     ]
@@ -64,12 +63,12 @@ def check_first_ratio(course: Course) -> list[Finding]:
             "first-ratio-mismatch",
             "error",
             {"first_ratio_error": float(course(name)[row])},
-            "before any gradient step the update computes other action probabilities than the rollout did: another "
-            "recurrent state, dropout or batch statistics that differ, stored log-probabilities of older "
-            "parameters, or "
-            "steps in another order",
-            "recompute the rollout's log-probabilities with the update's code and compare them step by step; with a "
-            "memory, start each chunk from the stored state, keep its steps adjacent, and reset where episodes begin",
+            "before any gradient step the update computes other action probabilities than the rollout did: "
+            "another recurrent state, dropout or batch statistics that differ, stored log-probabilities of "
+            "older parameters, or steps in another order",
+            "recompute the rollout's log-probabilities with the update's code and compare them step by step; "
+            "with a memory, start each chunk from the stored state, keep its steps adjacent, and reset where "
+            "episodes begin",
             course.iteration(row),
         )
     ]
@@ -89,8 +88,7 @@ def check_actions_sampled(course: Course) -> list[Finding]:
             "error",
             {"sampling_z": float(z[row])},
             f"the actions taken are {how} under the logged policy than draws of it would be: they are greedy, "
-            f"come from "
-            "another distribution, or belong to other steps",
+            "come from another distribution, or belong to other steps",
             "sample actions from the distribution whose log-probability is stored, and store it for the action taken",
             course.iteration(row),
         )
@@ -108,8 +106,8 @@ def check_memory(course: Course) -> list[Finding]:
             "error",
             {"share_of_episodes": float(course("memory/not_blank")[row])},
             "the recurrent state is carried over an episode's end, so that it tells of things that no longer are",
-            "set the state to its initial value where the step before ended an episode, in the rollout and "
-            "in the update",
+            "set the state to its initial value where the step before ended an episode, in the rollout and in "
+            "the update",
             course.iteration(row),
         )
     ]
@@ -129,7 +127,7 @@ def check_ends(course: Course) -> list[Finding]:
     limit = trailing(np.where(count >= 2.0, ties / np.maximum(count - 1.0, 1.0), np.nan), 8)
     # a critic that knows nothing yet, or is wild, is off everywhere
     explained, rows = trailing(course("value/explained_variance"), 8), np.arange(len(course))
-    sane = (explained > 0.1) | (explained > -0.5) & (rows >= max(25, round(0.5 * course.budget)))
+    sane = (explained > 0.1) | (explained > -0.5) & course.late
     row = lasting(sane & (limit >= 0.3) & (np.abs(bias) > 0.5) & longer & (rows >= 10))
     if row is not None:
         findings.append(
@@ -137,11 +135,11 @@ def check_ends(course: Course) -> list[Finding]:
                 "time-limit-as-termination",
                 "error",
                 {"terminated_at_longest": float(limit[row]), "end_bias": float(bias[row])},
-                "many episodes terminate after exactly the same number of steps, and the critic does not see "
-                "it coming: a "
-                "time limit is treated as a final state, so that returns tell the clock, which nobody observes",
-                "report the limit as a truncation and bootstrap with the value of the final observation (Pardo et al., "
-                "1712.00378), or show the agent the time that is left",
+                "many episodes terminate after exactly the same number of steps, and the critic does not see it "
+                "coming: a time limit is treated as a final state, so that returns tell the clock, which nobody "
+                "observes",
+                "report the limit as a truncation and bootstrap with the value of the final observation (Pardo "
+                "et al., 1712.00378), or show the agent the time that is left",
                 course.iteration(row),
             )
         )
@@ -159,11 +157,9 @@ def check_ends(course: Course) -> list[Finding]:
                     "terminated": float(ended[row]),
                 },
                 "episodes that are said to be cut by a time limit have different lengths: they ended by "
-                "themselves, yet "
-                "their returns go on with the value of a state that never comes",
+                "themselves, yet their returns go on with the value of a state that never comes",
                 "bootstrap on truncation only: V(s') is 0 where the environment says terminated; check the "
-                "order in which "
-                "terminated and truncated are returned",
+                "order in which terminated and truncated are returned",
                 course.iteration(row),
             )
         )
@@ -197,12 +193,10 @@ def check_normalizer(course: Course) -> list[Finding]:
                 "normalizer-stale",
                 "error",
                 {"preserved_error": float(course("value/preserved_error")[row])},
-                "new statistics of the targets change what the critic says of the same states: it predicts "
-                "in old units "
-                "and is fitted in new ones",
+                "new statistics of the targets change what the critic says of the same states: it predicts in "
+                "old units and is fitted in new ones",
                 "update the statistics once a rollout, before the first epoch, and rescale the value head so "
-                "that V stays "
-                "(van Hasselt et al., 1602.07714, eq. 2)",
+                "that V stays (van Hasselt et al., 1602.07714, eq. 2)",
                 course.iteration(row),
             )
         )
@@ -213,10 +207,10 @@ def check_normalizer(course: Course) -> list[Finding]:
                 "normalizer-floor",
                 "warning",
                 {"on_floor": float(course("value/on_floor")[row])},
-                "the scale of the value targets sits on its floor: the targets do not vary, or the floor is "
-                "far above them",
-                "look at whether rewards differ at all; take a floor in relation to the largest scale seen, "
-                "not a number",
+                "the scale of the value targets sits on its floor: the targets do not vary, or the floor is far "
+                "above them",
+                "look at whether rewards differ at all; take a floor in relation to the largest scale seen, not "
+                "a number",
                 course.iteration(row),
             )
         )
@@ -234,9 +228,8 @@ def check_dead_units(course: Course) -> list[Finding]:
             "error",
             {"share": float(course("network/dead_units")[row])},
             "most of a layer's units give the same output whatever comes in, and pass no gradient on",
-            "lower the learning rate, look at the bias and the scale of the inputs, or take an activation "
-            "that does not "
-            "die (tanh, leaky ReLU)",
+            "lower the learning rate, look at the bias and the scale of the inputs, or take an activation that "
+            "does not die (tanh, leaky ReLU)",
             course.iteration(row),
         )
     ]

@@ -77,13 +77,13 @@ def check_payoff(task: DataTask) -> tuple[dict[str, Any], list[Finding]]:
     names = ("best_constant", "reward_best_constant", "reward_probe", "probe_gain_low", "probe_gain_high")
     evidence = {name: figures[name] for name in (*names, "reward_perfect", "probe_gain_share", "probe_f1")}
     cause = (
-        "what members see hardly tells malicious from benign under this reward: the best policy that a probe finds "
-        f"earns {figures['reward_probe']:.3f} an event, {figures['best_constant']} for everything "
+        "what members see hardly tells malicious from benign under this reward: the best policy that a probe "
+        f"finds earns {figures['reward_probe']:.3f} an event, {figures['best_constant']} for everything "
         f"{figures['reward_best_constant']:.3f}, a perfect policy {figures['reward_perfect']:.3f}"
     )
     remedy = (
-        "add columns that carry the label (--features; docs/recorded-data.md), or memory of a process's past; "
-        "a policy that answers the same to everything is the optimum here and no bug of training"
+        "add columns that carry the label (--features; docs/recorded-data.md), or memory of a process's past; a "
+        "policy that answers the same to everything is the optimum here and no bug of training"
     )
     few = min(int((task.label[train] == 1).sum()) // 2, int((y == 1).sum())) < _FEWEST
     certain = room <= 0 or (high < 2 * _NEGLIGIBLE * room and not few)
@@ -196,8 +196,9 @@ def check_consequence(task: DataTask, figures: dict[str, Any]) -> list[Finding]:
     bound = 1.0 - task.gamma**2
     evidence = {"gamma": task.gamma, "explained_variance_bound": bound}
     cause = (
-        f"the next event does not depend on the verdict, yet gamma is {task.gamma:g}: returns are mostly later rewards "
-        f"that it cannot change; of events in random order, a critic explains at most {100 * bound:.2g} % of them"
+        f"the next event does not depend on the verdict, yet gamma is {task.gamma:g}: returns are mostly later "
+        f"rewards that it cannot change; of events in random order, a critic explains at most {100 * bound:.2g} "
+        "% of them"
     )
     remedy = "set --gamma 0 for one decision at a time, or close the loop: --env replay, or --env simulator"
     severity = "info" if task.assumed else "warning"

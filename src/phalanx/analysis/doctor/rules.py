@@ -66,9 +66,9 @@ def check_rule(task: DataTask) -> list[Finding]:
     evidence = {"f1": f1, "rows": len(held), "columns": used, "rule": rule}
     cause = f"the label is a rule over {', '.join(used)}: {rule}"
     remedy = (
-        "detection figures on this label say how well the rule is found again, nothing of attacks; take labels from "
-        "ground truth, or simulate (phalanx simulate). To see what is left without these columns, leave them out of "
-        "--features"
+        "detection figures on this label say how well the rule is found again, nothing of attacks; take labels "
+        "from ground truth, or simulate (phalanx simulate). To see what is left without these columns, leave "
+        "them out of --features"
     )
     return [*found, Finding("label-is-a-rule", "warning", evidence, cause, remedy)]
 
@@ -89,9 +89,8 @@ def _copied(names: list[str]) -> Finding:
         "label-is-a-rule",
         "info",
         {"f1": 1.0, "columns": names, "rule": "the same, row by row"},
-        f"{', '.join(names)} is the label again, and is left out of what members see: the column that it was read "
-        "from, "
-        "or one that was written because of it",
+        f"{', '.join(names)} is the label again, and is left out of what members see: the column that it was "
+        "read from, or one that was written because of it",
         "leave it out of --features",
     )
 

@@ -9,7 +9,7 @@ from phalanx.analysis.doctor.course import Course
 from phalanx.analysis.doctor.finding import SEVERITIES, Finding
 from phalanx.analysis.logs import TrainingLog
 
-__all__ = ["CAUSAL_ORDER", "examine_run"]
+__all__ = ["CAUSAL_ORDER", "examine_run", "ordered"]
 
 CAUSAL_ORDER = (
     "first-ratio-mismatch",
@@ -73,10 +73,13 @@ def examine_run(log: TrainingLog, budget: int | None = None) -> list[Finding]:
     course = Course(log, budget or len(log))
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         found = [finding for check in _CHECKS for finding in check(course)]
-    return _ordered(found)
+    return ordered(found)
 
 
-def _ordered(found: Sequence[Finding]) -> list[Finding]:
+def ordered(found: Sequence[Finding]) -> list[Finding]:
+    """The gravest first, of those the one nearest to a cause, and of those the earliest."""
+    place = {symptom: at for at, symptom in enumerate(CAUSAL_ORDER)}
     return sorted(
-        found, key=lambda f: (SEVERITIES.index(f.severity), CAUSAL_ORDER.index(f.symptom), f.iteration or 0)
+        found,
+        key=lambda f: (SEVERITIES.index(f.severity), place.get(f.symptom, len(place)), f.iteration or 0),
     )

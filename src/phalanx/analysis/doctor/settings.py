@@ -67,9 +67,9 @@ def _consequence(config: Mapping[str, Any]) -> list[Finding]:
             "warning" if gamma > 0.5 else "info",
             {"env": "stream", "gamma": gamma},
             f"the next recorded event comes whatever the verdict, yet rewards are discounted by {gamma}: a "
-            f"return is mostly "
-            "a sum of rewards that the verdict cannot change, and a critic can explain at most (1 - gamma^2) R^2 = "
-            f"{100 * (1 - gamma**2):.2g} % of its variance where events are in random order and one reward's R^2 is 1",
+            "return is mostly a sum of rewards that the verdict cannot change, and a critic can explain at most "
+            f"(1 - gamma^2) R^2 = {100 * (1 - gamma**2):.2g} % of its variance where events are in random order "
+            "and one reward's R^2 is 1",
             "--gamma 0, or an environment in which verdicts have consequences: --env simulator or replay",
         )
     ]
@@ -85,8 +85,7 @@ def _time_limit(config: Mapping[str, Any]) -> list[Finding]:
             "error",
             {"preset": "original", "episode_events": config.get("episode_events")},
             "this preset treats the end of its episodes, a clock that nobody observes, as a final state: "
-            "returns tell how "
-            "much time is left, and the critic cannot",
+            "returns tell how much time is left, and the critic cannot",
             "train with --preset default: its time limits bootstrap (Pardo et al., 1712.00378)",
         )
     ]

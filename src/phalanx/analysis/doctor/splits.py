@@ -52,8 +52,8 @@ def _shift(task: DataTask) -> list[Finding]:
         f"{100 * rate:.3g} % of the {name} part" for name, rate in zip(_PARTS, rates, strict=True)
     )
     remedy = (
-        "take the threshold and the metrics with care: choose it by cost, report PR-AUC beside each part's base rate; "
-        "or use data of more time, or --split group, which balances the parts"
+        "take the threshold and the metrics with care: choose it by cost, report PR-AUC beside each part's base "
+        "rate; or use data of more time, or --split group, which balances the parts"
     )
     return [Finding("split-shift", "warning", evidence, cause, remedy)]
 
