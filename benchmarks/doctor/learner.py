@@ -38,6 +38,8 @@ class Fault(NamedTuple):
     # the update
     learning_rate_times: Any = 1.0
     critic_rate_times: Any = 1.0
+    actor_rate_times: Any = 1.0
+    value_coef_times: Any = 1.0
     entropy_coef_plus: Any = 0.0
     advantage_times: Any = 1.0
     clip_times: Any = 1.0
@@ -46,28 +48,40 @@ class Fault(NamedTuple):
     stale_log_probs: Any = 0.0
     strided_chunks: Any = 0.0
     shifted_advantages: Any = 0.0
+    inverted_ratio: Any = 0.0
+    other_log_prob: Any = 0.0
+    misaligned_minibatch: Any = 0.0
     shuffled_targets: Any = 0.0
     old_units: Any = 0.0
+    late_statistics: Any = 0.0
     memory_blank_in_update: Any = 0.0
     non_finite_from: Any = 1e9
     saturated_head: Any = 0.0
+    saturated_trunk: Any = 0.0
     dead_layer: Any = 0.0
+    reinitialised_midway: Any = 0.0
     # the targets
     gamma_times: Any = 1.0
     swapped_ends: Any = 0.0
     all_ends_terminate: Any = 0.0
     no_end_terminates: Any = 0.0
+    value_of_next_episode: Any = 0.0
     # the rollout
     reward_times: Any = 1.0
     reward_noise: Any = 0.0
     reward_flipped: Any = 0.0
+    late_reward: Any = 0.0
     shuffled_actions: Any = 0.0
     random_actions: Any = 0.0
-    greedy_rollout: Any = 0.0
+    late_action: Any = 0.0
+    greedy_rollout: Any = 0.0  # share of the steps
     noisy_observation: Any = 0.0
     mangled_observation: Any = 0.0
     frozen_observation: Any = 0.0
+    neighbours_observation: Any = 0.0
+    observation_times: Any = 1.0
     memory_not_reset: Any = 0.0
+    memory_kept_in_rollout: Any = 0.0
     onset: Any = 0.0
 
 
@@ -131,9 +145,10 @@ def _train(task: Task, sizes: Sizes, key: jax.Array, hyper: Hyper, fault: Fault)
         jnp.zeros((sizes.n_envs, sizes.hidden)),
         zeros.astype(jnp.int32),
         zeros,
+        (zeros.astype(jnp.int32), zeros),
         (jnp.zeros(()), jnp.ones(())),
     )
-    step = partial(_update, task, sizes, optimizer, hyper, fault)
+    step = partial(_update, task, sizes, optimizer, hyper, fault, networks)
     _, metrics = jax.lax.scan(step, carry, (jnp.arange(task.updates), jax.random.split(key, task.updates)))
     return metrics
 
@@ -153,6 +168,7 @@ def _init(key: jax.Array, task: Task, sizes: Sizes, fault: Fault) -> dict[str, A
     actor["in"]["b"] -= 1e3 * fault.dead_layer
     actor["out"] = layer(keys[2], hidden, task.n_actions, 0.01)
     actor["out"]["w"] *= 1.0 + 5e3 * fault.saturated_head
+    actor["mid"]["w"] *= 1.0 + 1e2 * fault.saturated_trunk
     critic = {"in": layer(keys[3], n, hidden, 2**0.5), "mid": layer(keys[4], hidden, hidden, 2**0.5)}
     critic["out"] = layer(keys[5], hidden, 1, 1.0)
     networks = {"actor": actor, "critic": critic}
@@ -204,34 +220,43 @@ def _value(
 
 
 def _update(
-    task: Task, sizes: Sizes, optimizer: Any, hyper: Hyper, fault: Fault, carry: Any, x: Any
+    task: Task, sizes: Sizes, optimizer: Any, hyper: Hyper, fault: Fault, fresh: Any, carry: Any, x: Any
 ) -> tuple[Any, dict[str, jax.Array]]:
     index, key = x
     on = index >= fault.onset
     fault = Fault(*(jnp.where(on, given, none) for given, none in zip(fault, Fault(), strict=True)))
-    networks, previous, opt_state, env_state, observation, last_seen, memory, age, total, (mu, sigma) = carry
+    networks, previous, opt_state, *world, (mu, sigma) = carry
+    again = (fault.reinitialised_midway > 0) & (index == task.updates // 2)
+    networks = jax.tree.map(lambda now, first: jnp.where(again, first, now), networks, fresh)
     key_rollout, key_update, key_extra = jax.random.split(key, 3)
     gamma: Any = jnp.clip(task.gamma * fault.gamma_times, 0.0, 1.0)
 
     def act(carry: Any, key: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
-        env_state, observation, last_seen, memory, age, total = carry
-        keys = jax.random.split(key, 7)
+        env_state, observation, last_seen, memory, age, total, (last_action, last_reward) = carry
+        keys = jax.random.split(key, 8)
         seen = _seen(fault, observation, last_seen, keys[0])
         remembered = _remember(networks, _encode(networks, seen), memory)
         log_probs = _policy(networks, remembered)
         drawn = jax.random.categorical(keys[1], log_probs)
-        action = jnp.where(fault.greedy_rollout > 0, log_probs.argmax(axis=-1), drawn)
+        greedy = jax.random.uniform(keys[7], drawn.shape) < fault.greedy_rollout
+        action = jnp.where(greedy, log_probs.argmax(axis=-1), drawn)
         shuffled = jnp.roll(action, 1)  # each environment carries out its neighbour's
         anything = jax.random.randint(keys[3], action.shape, 0, task.n_actions)
         done_action = jnp.where(fault.shuffled_actions > 0, shuffled, action)
         done_action = jnp.where(fault.random_actions > 0, anything, done_action)
+        done_action = jnp.where(fault.late_action > 0, last_action, done_action)
         out = jax.vmap(task.step)(jax.random.split(keys[4], sizes.n_envs), env_state, done_action)
         done = out.terminated | out.truncated
-        final = _seen(fault, out.final_observation, observation, keys[5])
+        later = jnp.where(
+            fault.value_of_next_episode > 0, out.observation, out.final_observation
+        )  # the next episode's first observation where this one ended
+        final = _seen(fault, later, observation, keys[5])
         next_remembered = _remember(networks, _encode(networks, final), remembered)
         noise = fault.reward_noise * jax.random.normal(keys[6], out.reward.shape)
         learned = fault.reward_times * jnp.where(fault.reward_flipped > 0, -out.reward, out.reward) + noise
-        fresh = jnp.where(done[:, None] & (fault.memory_not_reset == 0), 0.0, remembered)
+        learned = jnp.where(fault.late_reward > 0, last_reward, learned)
+        kept = (fault.memory_not_reset > 0) | (fault.memory_kept_in_rollout > 0)
+        fresh = jnp.where(done[:, None] & ~kept, 0.0, remembered)
         total = total + out.reward
         record = {
             "observation": seen,
@@ -247,12 +272,11 @@ def _update(
             "age": age,
             "episode": jnp.where(done, total, jnp.nan),
         }
-        carry = (env_state := out.state, out.observation, observation, fresh, jnp.where(done, 0, age + 1))
-        return (*carry, jnp.where(done, 0.0, total)), record
+        age, total = jnp.where(done, 0, age + 1), jnp.where(done, 0.0, total)
+        last = (action.astype(jnp.int32), out.reward)
+        return (out.state, out.observation, observation, fresh, age, total, last), record
 
-    start = (env_state, observation, last_seen, memory, age, total)
-    start, roll = jax.lax.scan(act, start, jax.random.split(key_rollout, sizes.steps))
-    env_state, observation, last_seen, memory, age, total = start
+    world, roll = jax.lax.scan(act, tuple(world), jax.random.split(key_rollout, sizes.steps))
     terminated, truncated = _ends(fault, roll["terminated"], roll["truncated"])
     targets = gae(
         roll["reward"], roll["value"], roll["next_value"], terminated, truncated, gamma=gamma, lam=hyper.lam
@@ -271,8 +295,11 @@ def _update(
     follows = hyper.normalized > 0
     mu = jnp.where(follows, mu + share * (mean - mu), mu)
     sigma = jnp.where(follows, sigma + share * (deviation - sigma), sigma)
-    fitted = (fitted - mu) / sigma
-    kept = fault.old_units == 0  # the head is rescaled so that V stays; the fault forgets it
+    late = (
+        fault.late_statistics > 0
+    )  # targets are normalised by the statistics of before, values read by the new
+    fitted = (fitted - jnp.where(late, old_mu, mu)) / jnp.where(late, old_sigma, sigma)
+    kept = (fault.old_units == 0) & ~late  # the head is rescaled so that V stays; the faults forget it
     head = networks["critic"]["out"]
     head = {
         "w": jnp.where(kept & (index > 0), head["w"] * old_sigma / sigma, head["w"]),
@@ -283,9 +310,13 @@ def _update(
     older = _policy(previous, _remember(previous, _encode(previous, roll["observation"]), roll["memory"]))
     older = jnp.take_along_axis(older, roll["action"][..., None], axis=-1)[..., 0]
     log_prob = jnp.where((fault.stale_log_probs > 0) & (index > 0), older, log_prob)
+    other = jnp.roll(roll["log_probs"], 1, axis=-1)
+    other = jnp.take_along_axis(other, roll["action"][..., None], axis=-1)[..., 0]
+    log_prob = jnp.where(fault.other_log_prob > 0, other, log_prob)
+    misaligned = fault.misaligned_minibatch > 0  # observations of other environments than the actions
     standard = (advantages - advantages.mean()) / (jnp.std(advantages) + 1e-30)
     batch = _Batch(
-        roll["observation"],
+        jnp.where(misaligned, jnp.roll(roll["observation"], 1, axis=1), roll["observation"]),
         jnp.where(fault.memory_blank_in_update > 0, 0.0, roll["memory"]),
         roll["first"],
         roll["action"],
@@ -305,7 +336,7 @@ def _update(
         terminated=terminated,
         truncated=truncated,
         ages=roll["age"],
-        advantages=targets.advantages,
+        advantages=advantages,
         value_targets=value_targets,
     )
     residual = jnp.var(value_targets - roll["value"]) / jnp.maximum(jnp.var(value_targets), 1e-30)
@@ -329,18 +360,7 @@ def _update(
         **report,
         **vitals,
     }
-    return (
-        trained,
-        networks,
-        opt_state,
-        env_state,
-        observation,
-        last_seen,
-        memory,
-        age,
-        total,
-        (mu, sigma),
-    ), metrics
+    return (trained, networks, opt_state, *world, (mu, sigma)), metrics
 
 
 def _seen(fault: Fault, observation: jax.Array, before: jax.Array, key: jax.Array) -> jax.Array:
@@ -348,7 +368,8 @@ def _seen(fault: Fault, observation: jax.Array, before: jax.Array, key: jax.Arra
     key_noise, key_mix = jax.random.split(key)
     noisy = observation + fault.noisy_observation * jax.random.normal(key_noise, observation.shape)
     mangled = jax.vmap(jax.random.permutation)(jax.random.split(key_mix, observation.shape[0]), observation)
-    seen = jnp.where(fault.mangled_observation > 0, mangled, noisy)
+    seen = fault.observation_times * jnp.where(fault.mangled_observation > 0, mangled, noisy)
+    seen = jnp.where(fault.neighbours_observation > 0, jnp.roll(seen, 1, axis=0), seen)
     return jnp.where(fault.frozen_observation > 0, jnp.zeros_like(before), seen)
 
 
@@ -402,7 +423,7 @@ def _fit(
         value = _value(networks, part.observation, remembered, task.recurrent)
         log_prob = jnp.take_along_axis(log_probs, part.action[..., None], axis=-1)[..., 0]
         log_ratio = log_prob - part.log_prob
-        ratio = jnp.exp(log_ratio)
+        ratio = jnp.exp(jnp.where(fault.inverted_ratio > 0, -log_ratio, log_ratio))
         clip = hyper.clip * fault.clip_times
         surrogate = jnp.minimum(
             ratio * part.advantage, jnp.clip(ratio, 1.0 - clip, 1.0 + clip) * part.advantage
@@ -414,11 +435,11 @@ def _fit(
             "loss/value": squared,
             "loss/policy": -surrogate.mean(),
             "policy/entropy": entropy,
-            "policy/approx_kl": (ratio - 1.0 - log_ratio).mean(),
+            "policy/approx_kl": (jnp.exp(log_ratio) - 1.0 - log_ratio).mean(),
             "policy/clip_fraction": (jnp.abs(ratio - 1.0) > clip).mean(dtype=jnp.float32),
             "policy/ratio_error": jnp.abs(ratio - 1.0).max(),
         }
-        total = -surrogate.mean() + 0.5 * squared - coef * entropy
+        total = -surrogate.mean() + 0.5 * fault.value_coef_times * squared - coef * entropy
         return total / jnp.where(index >= fault.non_finite_from, 0.0, 1.0), report
 
     def step(carry: Any, x: Any) -> tuple[Any, Any]:
@@ -429,7 +450,7 @@ def _fit(
         report["gradient/norm"] = optax.global_norm(gradient)
         moves, opt_state = optimizer.update(gradient, opt_state, networks)
         rate = hyper.learning_rate * fault.learning_rate_times
-        faster = {"actor": rate, "critic": rate * fault.critic_rate_times}
+        faster = {"actor": rate * fault.actor_rate_times, "critic": rate * fault.critic_rate_times}
         networks = {
             half: jax.tree.map(
                 lambda w, m, r=faster[half]: w - r * m - r * fault.weight_decay * w,

@@ -13,8 +13,16 @@ from faults import TEST_FAULTS, TUNING_FAULTS
 from learner import Fault, Hyper, Sizes, train_runs
 from tasks import make_task
 
-TUNING_TASKS = ("CartPole", "CartPole-velocities-hidden", "Catch", "ContextualBandit")
-TEST_TASKS = ("Acrobot", "Pendulum", "MemoryChain", "DiscountingChain", "FourRooms")
+TUNING_TASKS = (
+    "CartPole",
+    "Catch",
+    "Acrobot",
+    "Pendulum",
+    "DiscountingChain",
+    "ContextualBandit",
+    "CartPole-velocities-hidden",
+)
+TEST_TASKS = ("FrozenLake", "UmbrellaChain", "Reacher", "Inventory", "Blackjack", "Corridor")
 SIZES = (Sizes(), Sizes(n_envs=16, steps=64, hidden=32, epochs=3, minibatches=2))
 
 
