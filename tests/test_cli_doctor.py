@@ -51,6 +51,44 @@ def test_settings_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert main(["doctor", "--config", str(config)]) == 0
 
 
+def test_a_preset_is_judged_with_its_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "config.json"
+    config.write_text('{"preset": "original", "members": 4}')
+    assert main(["doctor", "--config", str(config), "--json"]) == 1
+    found = {f["symptom"]: f["evidence"] for f in json.loads(capsys.readouterr().out)["findings"]}
+    assert set(found) == {
+        "time-limit-as-termination",
+        "actions-without-consequence",
+        "reward-scale",
+        "spec-always-violated",
+        "spec-ignores-actions",
+    }
+    config.write_text('{"preset": "original"}')
+    assert main(["doctor", "--config", str(config)]) == 1
+    assert "too-few-members" in capsys.readouterr().out
+    config.write_text('{"preset": "default"}')
+    assert main(["doctor", "--config", str(config)]) == 0
+
+
+def test_what_a_runs_log_and_its_settings_both_say_is_said_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"phalanx_version": "0", "preset": "original", "env": "stream", "members": 3, "gamma": 0.99}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    lines = [
+        json.dumps({"iteration": i, "stl/violated_rates": 0.99, "stl/violated_threat": 1.0}) for i in range(9)
+    ]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    assert main(["doctor", str(tmp_path), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)["findings"]
+    always = [f for f in found if f["symptom"] == "spec-always-violated"]
+    assert [(f["evidence"]["spec"], f["iteration"] is None) for f in always] == [
+        ("rates", False),
+        ("threat", False),
+    ]
+    assert [f["evidence"]["spec"] for f in found if f["symptom"] == "spec-ignores-actions"] == ["resources"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said", "code"),
     [

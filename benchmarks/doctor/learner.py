@@ -343,7 +343,8 @@ def _update(
     active = _encode(networks, roll["observation"])
     remembered = _remember(networks, active, roll["memory"])
     now = sigma * _value(networks, roll["observation"], remembered, task.recurrent) + mu
-    preserved = jnp.abs(now - roll["value"]).max() / sigma
+    rounding = 1e-5 * jnp.abs(roll["value"]).max()
+    preserved = jnp.abs(now - roll["value"]).max() / (sigma + rounding)
     metrics = {
         "env_steps": (index + 1) * sizes.n_envs * sizes.steps,
         "reward/episode": jnp.nanmean(roll["episode"]),
@@ -353,6 +354,7 @@ def _update(
         "value/scale": sigma,
         "value/preserved_error": jnp.where(index > 0, preserved, jnp.nan),
         "network/dead_units": dead_units(active),
+        "network/norm": optax.global_norm(trained),
         "memory/not_blank": (jnp.abs(roll["memory"]).max(axis=-1) * roll["first"] > 0).sum()
         / jnp.maximum(roll["first"].sum(), 1),
         "update/actor": relative_change(networks["actor"], trained["actor"]),

@@ -131,11 +131,20 @@ def _about_task(result: Mapping[str, Any]) -> list[str]:
         f"{task['events']:,} events, {100 * task['base_rate']:.3g} % malicious; {task['reward']} reward, split by "
         f"{task['split']}, members see {', '.join(task['features'])}",
         f"reward an event, test part: {constants} for everything, a perfect policy {task['reward_perfect']:.3f}",
+        *_played(task),
         f"best that a probe finds: {task['reward_probe']:.3f}, a gain of {gain[0]} (95 %: {gain[1]} to {gain[2]})",
         f"the probe's detection there: F1 {task['probe_f1']:.3f}, PR-AUC {task['probe_pr_auc']:.3f}",
         *(f"note: {note}" for note in result["notes"]),
         "",
     ]
+
+
+def _played(task: Mapping[str, Any]) -> list[str]:
+    """What the whole reward pays, where it has terms besides the task's."""
+    if "reward_played" not in task:
+        return []
+    means = ", ".join(f"{policy} {mean:.3f}" for policy, mean in task["reward_played"].items())
+    return [f"with the preset's bonus and penalty, played on the training part: {means}"]
 
 
 def _about_run(run: Mapping[str, Any]) -> list[str]:

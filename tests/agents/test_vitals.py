@@ -74,6 +74,27 @@ def test_an_outcome_that_follows_the_action_stands_out_even_where_its_sign_turns
     assert float(dependence(features, jnp.exp(log_probs), actions, outcome)) > 5
 
 
+def test_what_is_seen_next_depends_on_the_action_or_does_not() -> None:
+    """A walk that the action pushes; the same walk with pushes of another environment's actions; chance in between."""
+    following, apart = [], []
+    for seed in range(60):
+        key = jax.random.key(seed)
+        _, log_probs, actions = policy(key)
+        noise = 0.1 * jax.random.normal(key, (T, B, 4))
+        push = jax.nn.one_hot(actions, A) @ jax.random.normal(jax.random.key(9), (A, 4))
+        for found, pushed in ((following, push), (apart, jnp.roll(push, 1, axis=1))):
+            walk = jnp.cumsum(jnp.concatenate([noise[:1], 0.1 * pushed[:-1] + noise[1:]]), axis=0)
+            found.append(vitals(key, features=walk, actions=actions)["policy/transition_z"])
+    assert min(following) > 3.0
+    assert abs(np.mean(apart)) < 0.4 and np.std(apart) < 1.2 and max(apart) < 4.5
+
+
+def test_draws_of_a_uniform_policy_tell_nothing() -> None:
+    key = jax.random.key(0)
+    told = vitals(key, log_probs=jnp.full((T, B, A), -jnp.log(float(A))))["policy/sampling_z"]
+    assert np.isnan(told)
+
+
 @settings(max_examples=15, deadline=None)
 @given(scale=st.floats(1e-6, 1e6), shift=st.floats(-100, 100), seed=st.integers(0, 99))
 def test_units_do_not_count(scale: float, shift: float, seed: int) -> None:

@@ -88,6 +88,8 @@ def test_rewards_match_a_plain_loop(seed):
         expected += 0.2 * (float(len(set(votes[step])) == 1) + 2.0 * (positive == threat))
         lowest = min(slow, late, rates, float(cause.specs.resources[step]))
         expected -= 5 * (1 - lowest) if lowest < 0 else 0
+        parts = (cause.task[step], cause.bonus[step], cause.penalty[step])
+        assert float(sum(parts)) == pytest.approx(rewards[step, 0], abs=1e-4)
         assert rewards[step].tolist() == pytest.approx([expected] * N_MEMBERS, abs=1e-3)
         assert bool(ended[step]) == (step == 149)
         if ended[step]:

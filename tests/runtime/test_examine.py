@@ -46,6 +46,10 @@ def test_the_original_task_has_every_fault_that_its_data_shows(shared_data: Path
         "actions-without-consequence": "warning",
         "constant-features": "warning",
         "split-ignores-time": "warning",
+        "reward-scale": "warning",
+        "spec-always-violated": "warning",
+        "spec-ignores-actions": "warning",
+        "too-few-members": "warning",
     }
     evidence = {f.symptom: f.evidence for f in findings if f.severity != "info"}
     assert evidence["label-leak-by-position"]["columns"] == ["sequence"]
@@ -55,6 +59,10 @@ def test_the_original_task_has_every_fault_that_its_data_shows(shared_data: Path
         and of_rule & {"kind", "event_type"}
         and "7" in evidence["label-is-a-rule"]["rule"]
     )
+    assert evidence["spec-always-violated"]["spec"] == "rates"
+    assert evidence["spec-ignores-actions"]["spec"] == "resources"
+    assert evidence["reward-scale"]["term"] == "penalty" and evidence["too-few-members"]["members"] == 3
+    assert figures["reward_played"]["random"] == pytest.approx(-12.2, abs=0.5)
     assert evidence["constant-features"]["among_features"] == [
         "src_port",
         "dst_port",
@@ -90,6 +98,16 @@ def test_a_table_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     shown = capsys.readouterr().out
     assert "NOT HEALTHY" in shown and "error: unlearnable-observation" in shown
     assert "warning: split-ignores-time" in shown and "docs/doctor.md#split-ignores-time" in shown
+
+
+def test_a_reward_is_played_where_the_preset_has_one_to_play(tmp_path: Path) -> None:
+    file = table(tmp_path / "own.parquet")
+    played = {"reward-scale", "spec-always-violated", "spec-ignores-actions", "too-few-members"}
+    figures, findings, _ = examine(Question((file,), label="bad", preset="original"))
+    assert played <= set(by_symptom(findings)) and set(figures["reward_played"]) >= {"allow", "perfect"}
+    for preset in (None, "default"):
+        figures, findings, _ = examine(Question((file,), label="bad", preset=preset, gamma=0.0))
+        assert not played & set(by_symptom(findings)) and "reward_played" not in figures
 
 
 def test_a_copy_of_the_label_under_another_name_is_a_rule(tmp_path: Path) -> None:

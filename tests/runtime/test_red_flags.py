@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from phalanx.analysis.doctor.finding import Finding
 from phalanx.cli import main
+from phalanx.runtime import red_flags
 from phalanx.runtime.red_flags import RedFlags
 from phalanx.runtime.store import RunFolder
 
@@ -67,6 +69,58 @@ def test_a_seed_is_named_and_a_resumed_run_keeps_its_past(caplog: pytest.LogCapt
             found = flags.update([row(i), row(i, **{"policy/first_ratio_error": 0.5})])
     assert found is not None and found.symptom == "first-ratio-mismatch"
     assert "(seed-1, iteration 10)" in caplog.text
+
+
+def test_what_the_doctor_says_now_is_known_after_each_look_and_asked_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks: list[int] = []
+
+    def examined(log: Any, budget: int) -> list[Finding]:
+        looks.append(len(log))
+        return [Finding("value-loss-stuck", "warning", {}, "", "", 4)] if len(log) == 4 else []
+
+    monkeypatch.setattr(red_flags, "examine_run", examined)
+    flags, said = RedFlags(Path("run"), "warn", 10, [[]]), []
+    for iteration in range(1, 11):
+        flags.update([row(iteration)], shown=True)
+        said.append(None if flags.current is None else [finding.symptom for finding in flags.current])
+    assert looks == [4, 8, 10]
+    assert said == [None] * 3 + [["value-loss-stuck"]] * 4 + [[]] * 3
+
+
+def test_without_a_mode_the_doctor_is_asked_for_a_display_alone(caplog: pytest.LogCaptureFixture) -> None:
+    silent, displayed = (RedFlags(Path("run"), None, 8, [[]]) for _ in range(2))
+    with caplog.at_level(logging.WARNING):
+        for iteration in range(1, 9):
+            sick = [row(iteration, **{"policy/approx_kl": 9.0})]
+            assert silent.update(sick) is None
+            assert displayed.update(sick, shown=True) is None
+    assert not caplog.records
+    assert silent.current is None
+    assert displayed.current is not None and displayed.current[0].symptom == "kl-explosion"
+
+
+def test_of_several_seeds_a_symptom_is_current_once() -> None:
+    flags = RedFlags(Path("run"), "warn", 60, [[], [], []])
+    for iteration in range(1, 9):
+        sick = row(iteration, **{"policy/approx_kl": 9.0})
+        flags.update([row(iteration), sick, sick])
+    assert flags.current is not None
+    (found,) = (finding for finding in flags.current if finding.symptom == "kl-explosion")
+    assert found.evidence["seeds"] == "2 of 3"
+
+
+def test_a_doctor_that_fails_has_nothing_to_say(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def failing(log: Any, budget: int) -> list[Finding]:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(red_flags, "examine_run", failing)
+    flags = RedFlags(Path("run"), "stop", 4, [[]])
+    assert feed(flags, 4) == (None, 4)
+    assert flags.current is None and "the doctor failed" in caplog.text
 
 
 @pytest.mark.slow

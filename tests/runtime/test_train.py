@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,9 @@ import polars as pl
 import pytest
 from runtime.recorded import frame, small_run, write
 
+from phalanx.analysis.doctor.finding import Finding
+from phalanx.analysis.doctor.run import examine_run
+from phalanx.analysis.logs import log_of_rows
 from phalanx.errors import DataError, RunError, UsageError
 from phalanx.runtime import train as training
 from phalanx.runtime.config import RunConfig
@@ -48,6 +51,26 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("data") / "events.parquet", frame())
 
 
+class Recorded(Progress):
+    """What a display is told."""
+
+    shows_findings = True
+
+    def __init__(self) -> None:
+        self.recalled: list[Mapping[str, Any]] = []
+        self.rows: list[Mapping[str, Any]] = []
+        self.said: list[Sequence[Finding] | None] = []
+
+    def recall(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        self.recalled += rows
+
+    def diagnose(self, findings: Sequence[Finding] | None) -> None:
+        self.said.append(findings)
+
+    def update(self, row: Mapping[str, Any]) -> None:
+        self.rows.append(row)
+
+
 class Straight:
     """A run of six iterations without interruption."""
 
@@ -61,8 +84,9 @@ class Straight:
             return original(*arguments)
 
         training.iterate = counted  # type: ignore[assignment]
+        self.shown = Recorded()
         try:
-            self.summary = train(self.config)
+            self.summary = train(self.config, progress=lambda total: self.shown)
         finally:
             training.iterate = original
         self.folder = RunFolder.open(out)
@@ -101,6 +125,20 @@ def test_the_run_folder_is_complete(straight: Straight) -> None:
     point = straight.folder.read_operating_point()
     best = max(straight.folder.read_metrics(), key=lambda row: row.get("eval/f1") or -1)
     assert point["iteration"] == best["iteration"] and point["eval/f1"] == best["eval/f1"]
+
+
+def test_the_display_is_told_each_iteration_and_what_the_doctor_says(straight: Straight) -> None:
+    shown, rows = straight.shown, straight.folder.read_metrics()
+    assert [row["loss/value"] for row in shown.rows] == [row["loss/value"] for row in rows]
+    assert ["eval/f1" in row for row in shown.rows] == [False, True] * 3
+    before, *said = shown.said
+    assert not shown.recalled and before is None
+    assert said[:3] == [None] * 3 and said[3] == said[4], (
+        "the doctor looks every fourth iteration and at the end"
+    )
+    for at in (4, 6):
+        found = examine_run(log_of_rows(straight.folder.path, rows[:at]), 6)
+        assert [f.symptom for f in said[at - 1] or ()] == [f.symptom for f in found]
 
 
 def test_metrics_have_the_keys_of_the_contract_and_no_number_that_is_not_one(straight: Straight) -> None:
@@ -161,7 +199,10 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(straight: Straight, 
     folder = RunFolder.open(out)
     assert [row["iteration"] for row in folder.read_metrics()] == [1, 2, 3]
     assert folder.checkpoints.iterations() == (2,)
-    train(RunConfig.of(folder.config()), resume=out)
+    shown = Recorded()
+    train(RunConfig.of(folder.config()), resume=out, progress=lambda total: shown)
+    assert [row["iteration"] for row in shown.recalled] == [1, 2]
+    assert [row["iteration"] for row in shown.rows] == [3, 4, 5, 6]
     assert untimed(folder.read_metrics()) == untimed(straight.folder.read_metrics())
     assert checkpoint(folder) == checkpoint(straight.folder)
     best = "checkpoints/best.eqx"

@@ -16,11 +16,17 @@ _LEAST_TRIED = 20.0
 """Draws of another than the likeliest action that are to be expected, for a test of draws to mean anything: what is
 hardly ever done tells its effect when it is done."""
 
+_UNIFORM = 1e-9
+"""Variance of log pi(a) below which all actions are as likely, up to rounding, and draws tell nothing."""
+
 _ACTIONS = 8
 """At most so many mixtures of actions are tested for an effect."""
 
 _PROJECTION = 6
 """Directions of the features along which an action's effect is looked for."""
+
+_NEXT = 3
+"""Directions of what is seen next in which an effect of the action is looked for."""
 
 _COLUMNS, _ROWS = 48, 8192
 """At most so many directions, and steps, for what a linear critic could explain."""
@@ -55,8 +61,8 @@ def rollout_vitals(
           features with one value in the whole rollout.
         - ``policy/sampling_z``: how far the actions are from draws of the policy, in standard errors of the mean of
           -log pi(a), whose expectation is the entropy.
-        - ``policy/effect_z``, ``policy/consequence_z``: ``action_dependence`` of the advantage and of the value of
-          what follows.
+        - ``policy/effect_z``, ``policy/consequence_z``, ``policy/transition_z``: ``action_dependence`` of the
+          advantage, of the value of what follows, and of what is seen next (the mean over directions).
         - ``value/linear_r2``: what a linear critic, fitted on half of the environments, explains of the targets in
           the other half.
         - ``value/end_bias``: mean of V - target where episodes terminated, as far as it is more than elsewhere, in
@@ -84,7 +90,7 @@ def rollout_vitals(
     entropy = -(probs * safe).sum(axis=-1)
     variance = (probs * jnp.square(safe)).sum(axis=-1) - jnp.square(entropy)
     sampling = (-taken - entropy).sum() / jnp.sqrt(jnp.maximum(variance.sum(), 1e-12))
-    sampling = jnp.where(_tried(probs) >= _LEAST_TRIED, sampling, jnp.nan)
+    sampling = jnp.where((_tried(probs) >= _LEAST_TRIED) & (variance.mean() > _UNIFORM), sampling, jnp.nan)
     after = jnp.where(terminated, 0.0, next_values)
     low, high = features.min(axis=(0, 1)), features.max(axis=(0, 1))
     return {
@@ -94,6 +100,7 @@ def rollout_vitals(
         "policy/consequence_z": jnp.where(
             terminated.all(), jnp.nan, action_dependence(features, probs, actions, after)
         ),
+        "policy/transition_z": _transition(features, probs, actions, terminated | truncated),
         "features/constant": (high - low <= 1e-6 * jnp.maximum(jnp.abs(low), jnp.abs(high))).mean(
             dtype=jnp.float32
         ),
@@ -173,6 +180,24 @@ def action_dependence(
     varies = spread > 1e-6 * jnp.maximum(jnp.abs(outcome).max(), 1e-30)
     told = varies & (degrees > 0.5) & (_tried(probs) >= _LEAST_TRIED)
     return jnp.where(told & (n_rows >= 10 * n_directions), z, jnp.nan)
+
+
+def _transition(
+    features: Float[Array, "time env feature"],
+    probs: Float[Array, "time env action"],
+    actions: Int[Array, "time env"],
+    done: Bool[Array, "time env"],
+) -> Float[Array, ""]:
+    """The dependence on the action of what is seen next, the mean over directions of the features that vary; NaN where
+    none does."""
+    following = _mixed_steps(features, _NEXT)[1:]
+    within = ~done[:-1]
+    count = jnp.maximum(within.sum(dtype=jnp.float32), 1.0)
+    mean = jnp.where(within[..., None], following, 0.0).sum(axis=(0, 1)) / count
+    outcome = jnp.where(within[..., None], following - mean[None, None], 0.0)
+    test = jax.vmap(action_dependence, in_axes=(None, None, None, -1))
+    z = test(features[:-1], probs[:-1], actions[:-1], outcome)
+    return jnp.nanmean(z)
 
 
 def held_out_r2(

@@ -88,11 +88,15 @@ class OriginalStep(eqx.Module):
     Attributes:
         verdict: of the committee.
         task: reward of the task alone, true or false positives and the price of restriction.
+        bonus: reward for agreement and for a right verdict.
+        penalty: reward for violated specs, 0 or less; the reward is the sum of these three.
         specs: their robustness.
     """
 
     verdict: Int[Array, "*batch"]
     task: Float[Array, "*batch"]
+    bonus: Float[Array, "*batch"]
+    penalty: Float[Array, "*batch"]
     specs: Specs
 
 
@@ -221,7 +225,8 @@ class OriginalEnv(Environment):
         agree, right = (votes == votes[0]).all(), positive == (label == 1)
         bonus = _BONUS * (agree.astype(jnp.float32) + 2.0 * right.astype(jnp.float32))
         lowest = specs.lowest()
-        penalty = jnp.where(lowest < 0, -_PENALTY * (1.0 - lowest), 0.0) if self.config.penalty else 0.0
+        costs = (lowest < 0) & self.config.penalty
+        penalty = jnp.where(costs, -_PENALTY * (1.0 - lowest), 0.0)
         reward = task + bonus + penalty
         score = _count(state.score, label, verdict)
         after = OriginalState(
@@ -243,7 +248,7 @@ class OriginalEnv(Environment):
             truth=self.pending(state),
             score=score,
         )
-        cause = OriginalStep(verdict=verdict, task=task, specs=specs)
+        cause = OriginalStep(verdict=verdict, task=task, bonus=bonus, penalty=penalty, specs=specs)
         return after, time_step, jnp.broadcast_to(reward, votes.shape), cause
 
     def pending(self, state: OriginalState) -> Truth:

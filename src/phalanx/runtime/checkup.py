@@ -14,7 +14,7 @@ from phalanx.analysis.logs import read_log
 from phalanx.errors import DataError
 from phalanx.files import read_structured
 
-__all__ = ["checkup", "checkup_settings"]
+__all__ = ["checkup", "checkup_settings", "merged"]
 
 
 def checkup(path: Path, mapping: Mapping[str, str] | None = None) -> tuple[dict[str, Any], list[Finding]]:
@@ -47,9 +47,9 @@ def checkup(path: Path, mapping: Mapping[str, str] | None = None) -> tuple[dict[
     config = _config(home)
     budget = None if config is None else config.get("iterations")
     found = [examine_run(log, max(int(budget), len(log)) if budget else None) for log in logs]
-    findings = _merged(found) if len(logs) > 1 else found[0]
+    findings = merged(found) if len(logs) > 1 else found[0]
     if config is not None:
-        findings = _with_settings(findings, check_settings(config))
+        findings = _with_settings(findings, _of_settings(config))
     read = sorted({name for log in logs for name in log.series if not name.startswith("member/")})
     about = {
         "source": str(path),
@@ -77,7 +77,19 @@ def checkup_settings(path: Path) -> list[Finding]:
             f"{path}: none of the settings that are judged is in it ({', '.join(SETTINGS)}); expected the "
             "config.json of a run, or a file of such keys"
         )
-    return ordered(check_settings(config))
+    return ordered(_of_settings(config))
+
+
+def _of_settings(config: Mapping[str, Any]) -> list[Finding]:
+    """The findings on settings, those of their preset filled in, and on the reward that they choose."""
+    preset = config.get("preset")
+    if not isinstance(preset, str) or preset == "default":
+        return check_settings(config)
+    from phalanx.runtime.config import PRESETS  # loads JAX, which logs of other tools need not wait for
+    from phalanx.runtime.rehearsal import rehearse_settings
+
+    full = {**PRESETS.get(preset, {}), **config}
+    return [*check_settings(full), *rehearse_settings(full)]
 
 
 def _config(folder: Path) -> dict[str, Any] | None:
@@ -92,14 +104,18 @@ def _config(folder: Path) -> dict[str, Any] | None:
     return config if isinstance(config, dict) and "phalanx_version" in config else None
 
 
-def _merged(found: Sequence[Sequence[Finding]]) -> list[Finding]:
-    """Each symptom once (of each specification), as it was where it is gravest or else first, with the number of seeds
-    that show it."""
+def merged(found: Sequence[Sequence[Finding]]) -> list[Finding]:
+    """The findings of several seeds: each symptom once (of each specification), as it was where it is gravest or else
+    first, with the number of seeds that show it.
+
+    Args:
+        found: of each seed.
+    """
     first: dict[Any, Finding] = {}
     seeds: dict[Any, set[int]] = {}
     for seed, findings in enumerate(found):
         for finding in findings:
-            key = finding.symptom, finding.evidence.get("spec")
+            key = _about(finding)
             if key not in first or _grave(finding) < _grave(first[key]):
                 first[key] = finding
             seeds.setdefault(key, set()).add(seed)
@@ -114,13 +130,18 @@ def _merged(found: Sequence[Sequence[Finding]]) -> list[Finding]:
 
 def _with_settings(findings: Sequence[Finding], of_settings: Sequence[Finding]) -> list[Finding]:
     """Findings of the run and of its settings; what both say is said once, by the graver of them."""
-    known = {finding.symptom: finding for finding in findings}
+    known = {_about(finding): finding for finding in findings}
     graver = {
-        finding.symptom: finding
+        _about(finding): finding
         for finding in of_settings
-        if finding.symptom not in known or _grave(finding)[0] < _grave(known[finding.symptom])[0]
+        if _about(finding) not in known or _grave(finding)[0] < _grave(known[_about(finding)])[0]
     }
-    return ordered([*(finding for finding in findings if finding.symptom not in graver), *graver.values()])
+    return ordered([*(finding for finding in findings if _about(finding) not in graver), *graver.values()])
+
+
+def _about(finding: Finding) -> tuple[str, Any]:
+    """The symptom and the specification that it is about."""
+    return finding.symptom, finding.evidence.get("spec")
 
 
 def _grave(finding: Finding) -> tuple[int, int]:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from phalanx.analysis.doctor import DataTask, Finding, examine_task
+from phalanx.analysis.doctor.rehearsal import Rehearsal
 from phalanx.data.encoder import Encoder
 from phalanx.data.events import TRUTH_COLUMNS, EventTable
 from phalanx.data.features import is_identity, is_truth
@@ -16,6 +17,8 @@ from phalanx.data.splits import split_rows
 from phalanx.envs.original import FEATURES, task_reward
 from phalanx.envs.stream import TaskReward
 from phalanx.errors import DataError, UsageError, unknown_name
+from phalanx.runtime.config import RunConfig
+from phalanx.runtime.rehearsal import rehearse
 from phalanx.runtime.task import default_split
 
 __all__ = ["Question", "examine"]
@@ -89,6 +92,7 @@ def examine(question: Question) -> tuple[dict[str, Any], list[Finding], tuple[st
     rows = np.arange(len(table))
     encoded = encoder.encode(table, rows)
     sources = {column.source for column in encoder.categories} | {column.name for column in encoder.numbers}
+    preset = _preset(question, notebook)
     alone = table.frame["subject"].n_unique() == len(table)
     task = DataTask(
         frame=table.frame.drop(_hidden(table, question.label, sources, alone)),
@@ -107,11 +111,26 @@ def examine(question: Question) -> tuple[dict[str, Any], list[Finding], tuple[st
         gamma=0.99 if question.gamma is None else question.gamma,
         assumed=not notebook and question.env is question.preset is question.gamma is None,
         seed=question.seed,
+        rehearsal=_rehearsal(preset, labels[splits.train], question.seed),
+        members=RunConfig.preset_named(preset).members,
     )
     figures, findings = examine_task(task)
     figures |= {"split": how, "reward": "original" if original else "default"}
     bad = [f"{len(read.rejects)} bad rows were left out"] if read.rejects else []
     return figures, findings, (*read.notes, *bad, *splits.notes, *encoder.notes)
+
+
+def _preset(question: Question, notebook: bool) -> str:
+    """What a run on these events would be: the original's where asked for or where its columns are, on its stream."""
+    if question.env == "replay":
+        return "default"
+    return "original" if notebook or question.preset == "original" else "default"
+
+
+def _rehearsal(preset: str, label: np.ndarray, seed: int) -> Rehearsal | None:
+    """The preset's reward as fixed policies earn it on the training events; None where the task's is all of it."""
+    known = label[label >= 0]
+    return rehearse(known, seed=seed) if preset == "original" and len(known) else None
 
 
 def _hidden(table: EventTable, label: str | None, sources: set[str], alone: bool) -> list[str]:

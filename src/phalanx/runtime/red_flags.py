@@ -1,7 +1,7 @@
 """The doctor beside a run that goes on: says what it finds when it finds it, or stops the run."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from phalanx.analysis.doctor.finding import Finding, explained, identity
 from phalanx.analysis.doctor.run import examine_run
 from phalanx.analysis.logs import log_of_rows
 from phalanx.errors import PhalanxError
+from phalanx.runtime.checkup import merged
 
 __all__ = ["ON_RED_FLAG", "RedFlagError", "RedFlags"]
 
@@ -38,22 +39,31 @@ class RedFlags:
     ) -> None:
         self._path, self._mode, self._budget = path, mode, budget
         self._rows: list[list[Mapping[str, Any]]] = [list(rows) for rows in before]
-        self._told = {(seed, identity(finding)) for seed, finding in self._findings()} if mode else set()
+        self._current: tuple[Finding, ...] | None = None
+        self._told = {(seed, identity(finding)) for seed, finding in self._look()} if mode else set()
 
-    def update(self, rows: Sequence[Mapping[str, Any]]) -> Finding | None:
+    @property
+    def current(self) -> tuple[Finding, ...] | None:
+        """What the doctor said at its last look, of several seeds each symptom once; None before the first."""
+        return self._current
+
+    def update(self, rows: Sequence[Mapping[str, Any]], *, shown: bool = False) -> Finding | None:
         """Takes one iteration's row of each seed.
+
+        Args:
+            rows: as in ``metrics.jsonl``.
+            shown: whether somebody sees ``current``; else no doctor is asked where no mode is given.
 
         Returns:
             The finding to stop for, in mode ``stop`` and before the last iteration.
         """
-        if self._mode is None:
-            return None
         for known, row in zip(self._rows, rows, strict=True):
             known.append(row)
         iteration = int(rows[0]["iteration"])
-        if iteration % _EVERY and iteration != self._budget:
+        if not (self._mode or shown) or (iteration % _EVERY and iteration != self._budget):
             return None
-        for seed, finding in self._findings():
+        found = self._look()
+        for seed, finding in found if self._mode else ():
             if finding.severity == "info" or (seed, identity(finding)) in self._told:
                 continue
             self._told.add((seed, identity(finding)))
@@ -70,16 +80,19 @@ class RedFlags:
                 return finding
         return None
 
-    def _findings(self) -> Iterator[tuple[int, Finding]]:
+    def _look(self) -> list[tuple[int, Finding]]:
+        """Asks the doctor about each seed."""
+        found: dict[int, list[Finding]] = {}
         for seed, known in enumerate(self._rows):
             if not known:
                 continue
             try:
-                found = examine_run(log_of_rows(self._path, known), self._budget)
+                found[seed] = examine_run(log_of_rows(self._path, known), self._budget)
             except Exception:  # a run of hours is not to end because its doctor erred
                 _LOG.warning("the doctor failed on this log; training goes on", exc_info=True)
-                continue
-            yield from ((seed, finding) for finding in found)
+        each = list(found.values())
+        self._current = (tuple(each[0] if len(self._rows) == 1 else merged(each))) if each else None
+        return [(seed, finding) for seed, findings in found.items() for finding in findings]
 
     def error(self, finding: Finding, iteration: int) -> RedFlagError:
         """What the run ends with."""

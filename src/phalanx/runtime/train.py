@@ -4,7 +4,7 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,7 +162,7 @@ def train(
         resume: run to go on with; its checkpoint must fit the settings.
         progress: makes the display from the number of iterations.
         on_red_flag: ``warn`` logs what the doctor finds meanwhile, ``stop`` ends the run at its first error,
-            None looks at nothing.
+            None says nothing of it; the doctor is then asked only where the display shows what it says.
 
     Returns:
         What was reached: run folder, steps, time, and the validation of the kept checkpoint of each seed.
@@ -318,6 +318,8 @@ def _loop(
     with ExitStack() as stack:
         logs = [stack.enter_context(folder.metrics()) for folder in folders]
         shown = stack.enter_context(progress(config.iterations)) if progress else Progress()
+        shown.diagnose(flags.current)
+        shown.recall([_mean_row(rows) for rows in zip(*(f.read_metrics() for f in folders), strict=False)])
         for iteration in range(start + 1, config.iterations + 1):
             state, metrics = advance(task.learn, state)
             rows = _rows(config, jax.tree.map(np.asarray, metrics), iteration, time.monotonic() - begun)
@@ -330,10 +332,11 @@ def _loop(
                     best[i] = _keep_best(folder, own, iteration, point, best[i])
             for log, row in zip(logs, rows, strict=True):
                 log.write(row)
-            flag = flags.update(rows)
+            flag = flags.update(rows, shown=shown.shows_findings)
             if last or flag or iteration % config.checkpoint_every == 0:
                 for i, folder in enumerate(folders):
                     folder.checkpoints.save(iteration, _seed_of(state, i))
+            shown.diagnose(flags.current)
             shown.update(_mean_row(rows))
             if flag:
                 raise flags.error(flag, iteration)
@@ -405,8 +408,10 @@ def _rows(
     return rows
 
 
-def _mean_row(rows: list[dict[str, float]]) -> dict[str, float]:
-    return {name: float(np.mean([row.get(name, np.nan) for row in rows])) for name in rows[0]}
+def _mean_row(rows: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
+    """Means over seeds of what is a mean over members; null where one seed has none."""
+    names = [name for name in rows[0] if not name.startswith("member/")]
+    return {name: float(np.mean(np.array([row.get(name) for row in rows], dtype=float))) for name in names}
 
 
 def _summary(

@@ -40,6 +40,7 @@ def sound(seed: int = 0, n: int = N) -> dict[str, np.ndarray]:
         "policy/sampling_z": rng.normal(size=n),
         "policy/effect_z": near(8.0 * (1.0 - done), 1.0),
         "policy/consequence_z": near(20.0 * (1.0 - done), 1.0),
+        "policy/transition_z": near(15.0 * (1.0 - done), 1.0),
         "policy/pivotal_rate": near(0.4, 0.02),
         "value/explained_variance": near(0.6 * done, 0.05),
         "value/linear_r2": near(0.4 * done, 0.05),
@@ -52,6 +53,7 @@ def sound(seed: int = 0, n: int = N) -> dict[str, np.ndarray]:
         "features/predictable": near(0.5, 0.05),
         "features/constant": np.zeros(n),
         "network/dead_units": np.full(n, 0.05),
+        "network/norm": near(20.0 + 5.0 * done, 0.02),
         "memory/not_blank": np.zeros(n),
         "update/actor": np.full(n, 0.01),
         "update/critic": np.full(n, 0.02),
@@ -121,14 +123,21 @@ _BROKEN = {
     "entropy-collapse": _all(_unlearned, _set("policy/entropy_share", 0.01), _set("committee/recall", 0.0)),
     "entropy-high": _all(_unlearned, _set("policy/entropy_share", 0.99)),
     "reward-scale": _all(_set("loss/value", 1e9), _set("value/explained_variance", 0.0)),
+    "actor-frozen": _set("update/actor", 0.0),
     "critic-frozen": _set("update/critic", 0.0),
+    "updates-too-small": _all(_unlearned, _set("update/actor", 2e-6), _set("update/critic", 5e-6)),
+    "weights-vanish": _set("network/norm", 0.1, since=30),
+    "advantages-misaligned": _all(_unlearned, _set("policy/effect_z", 0.1)),
     "value-loss-explosion": _all(
         _set("loss/value", 1e5, since=50),
         _set("value/explained_variance", -1e5, since=50),
     ),
     "value-loss-stuck": _all(_unlearned, _set("value/explained_variance", 0.0)),
     "actions-without-consequence": _all(
-        _unlearned, _set("policy/effect_z", 0.1), _set("policy/consequence_z", -0.1)
+        _unlearned,
+        _set("policy/effect_z", 0.1),
+        _set("policy/consequence_z", -0.1),
+        _set("policy/transition_z", 0.0),
     ),
     "reward-flat": _unlearned,
     "reward-falls": _set("reward/episode", -99.0, since=60),
@@ -150,6 +159,29 @@ def test_what_is_broken_is_named_first(symptom: str) -> None:
     assert found and found[0].symptom == symptom
     assert found[0].iteration is not None and found[0].remedy and found[0].cause
     assert all(isinstance(value, str | int | float | bool | None) for value in found[0].evidence.values())
+
+
+def test_what_was_so_before_any_update_comes_before_what_updates_do() -> None:
+    values = sound()
+    _all(_unlearned, _set("policy/entropy_share", 0.01), _set("committee/recall", 0.0))(values)
+    _set("policy/approx_kl", 3.0)(values)
+    assert symptoms(values)[:2] == ["entropy-collapse", "kl-explosion"]
+    values["policy/entropy_share"] = np.where(np.arange(N) < 5, 0.99, 0.01)
+    assert symptoms(values)[:2] == ["kl-explosion", "entropy-collapse"]
+
+
+def test_what_comes_after_numbers_left_their_range_says_nothing() -> None:
+    values = sound()
+    for name in ("network/dead_units", "update/critic"):
+        _set(name, 0.0 if name == "update/critic" else 1.0, since=40)(values)
+    _BROKEN["non-finite"](values)
+    assert symptoms(values) == ["non-finite"]
+
+
+def test_a_half_that_stops_moving_later_is_not_called_frozen() -> None:
+    values = sound()
+    _set("update/critic", 0.0, since=30)(values)
+    assert "critic-frozen" not in symptoms(values)
 
 
 def test_every_symptom_of_runs_has_its_place_and_its_section() -> None:

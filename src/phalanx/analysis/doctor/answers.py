@@ -1,18 +1,20 @@
 """Rules on what the committee answers: threats and harmless events told apart or not, votes that count or not."""
 
 import numpy as np
+from jaxtyping import Float
 
 from phalanx.analysis.doctor.course import Course, lasting, trailing
 from phalanx.analysis.doctor.finding import Finding
 
-__all__ = ["check_collapse", "check_detection", "check_pivotal", "check_specs"]
+__all__ = ["check_collapse", "check_detection", "check_pivotal", "check_specs", "same_answers"]
 
 _WARM_UP = 0.3
 """Share of the budget after which an evaluation should find something."""
 
 
-def check_collapse(course: Course) -> list[Finding]:
-    """Malicious and benign events get the same verdict.
+def same_answers(course: Course) -> tuple[Float[np.ndarray, " row"], Float[np.ndarray, " row"]] | None:
+    """Recall and false-alarm rate of late, where threats and harmless events get the same answer after the warm-up,
+    else NaN; None where no log tells.
 
     Judged by what is answered to each kind, never by how often one verdict is given: in telemetry of 99 % benign events
     a correct policy allows 99 %.
@@ -25,15 +27,25 @@ def check_collapse(course: Course) -> list[Finding]:
     elif course.has("committee/recall", "committee/false_alarm_rate"):
         recall, alarms, window = course("committee/recall"), course("committee/false_alarm_rate"), 10
     else:
-        return []
+        return None
     judged = np.arange(len(course)) >= max(10, round(_WARM_UP * course.budget))
-    recall_now, alarms_now = trailing(recall, window), trailing(alarms, window)
+    recall, alarms = trailing(recall, window), trailing(alarms, window)
+    same = judged & (np.abs(recall - alarms) < 0.01)
+    return np.where(same, recall, np.nan), np.where(same, alarms, np.nan)
+
+
+def check_collapse(course: Course) -> list[Finding]:
+    """Malicious and benign events get the same verdict."""
+    rates = same_answers(course)
+    if rates is None:
+        return []
+    recall_now, alarms_now = rates
     found = []
     for symptom, mask, words in (
         ("policy-collapse-permissive", recall_now < 0.01, "allow"),
         ("policy-collapse-restrictive", alarms_now > 0.99, "stop"),
     ):
-        row = lasting(mask & judged & (np.abs(recall_now - alarms_now) < 0.01))
+        row = lasting(mask)
         if row is not None:
             found.append(
                 Finding(

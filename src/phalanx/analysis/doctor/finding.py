@@ -14,6 +14,8 @@ SEVERITIES = ("error", "warning", "info")
 SYMPTOMS = (
     "actions-not-sampled",
     "actions-without-consequence",
+    "actor-frozen",
+    "advantages-misaligned",
     "constant-features",
     "critic-frozen",
     "dead-units",
@@ -35,15 +37,19 @@ SYMPTOMS = (
     "reward-flat",
     "reward-scale",
     "spec-always-violated",
+    "spec-ignores-actions",
+    "spec-never-active",
     "split-ignores-time",
     "split-shift",
     "termination-as-time-limit",
     "time-limit-as-termination",
     "too-few-members",
     "unlearnable-observation",
+    "updates-too-small",
     "value-loss-explosion",
     "value-loss-stuck",
     "votes-not-pivotal",
+    "weights-vanish",
 )
 """Names of what is looked for; docs/doctor.md has a section for each."""
 

@@ -6,6 +6,7 @@ What they say of progress holds up to the last row of the log, and is taken back
 import numpy as np
 from jaxtyping import Float
 
+from phalanx.analysis.doctor.answers import same_answers
 from phalanx.analysis.doctor.course import (
     Course,
     accumulated,
@@ -24,10 +25,14 @@ __all__ = [
     "check_kl",
     "check_reward",
     "check_reward_scale",
+    "check_steps",
 ]
 
 _WARM_UP = 10
 """Rows in which a critic may be anything."""
+
+_STILL = 1e-3
+"""A half of the network that moves by less than this share of what the other does is not trained."""
 
 
 def check_kl(course: Course) -> list[Finding]:
@@ -77,11 +82,13 @@ def check_entropy(course: Course) -> list[Finding]:
     unknown = np.full(len(course), not course.rewards)
     row = lasting((trailing(share, 3) < 0.1) & (rows >= 11) & ~apart & ~course.improved & ~unknown)
     if row is not None:
+        born = course.has("policy/entropy_share") and float(np.nanmax(share[:3])) < 0.1
         findings.append(
             Finding(
                 "entropy-collapse",
                 "error",
-                {"entropy_share": float(share[row]), "entropy": _number(course("policy/entropy")[row])},
+                {"entropy_share": float(share[row]), "entropy": _number(course("policy/entropy")[row])}
+                | ({"from_the_start": True} if born else {}),
                 "the policy answers the same with near certainty before the reward has risen: it no longer "
                 "tries anything from which it could learn better",
                 "raise the entropy bonus (ten times), lower the learning rate; look at the sign of the bonus "
@@ -152,28 +159,52 @@ def check_reward_scale(course: Course) -> list[Finding]:
     ]
 
 
-def check_critic(course: Course) -> list[Finding]:
-    """The critic diverges, does not move, or says the same of everything."""
-    frozen = _frozen(course)
-    if frozen is not None:
-        return [frozen]
-    return [finding for finding in (_wild(course), _constant(course), _blind(course)) if finding is not None]
+def check_steps(course: Course) -> list[Finding]:
+    """The parameters of actor or critic never moved, or both hardly do.
 
-
-def _frozen(course: Course) -> Finding | None:
-    moved, acted = trailing(course("update/critic"), 3), trailing(course("update/actor"), 3)
-    row = first_row((moved < 1e-7) & (acted > 1e-7))
+    One half that stops moving later has nothing to learn any more, which is something else.
+    """
+    actor, critic = (
+        np.fmax.accumulate(trailing(course(f"update/{half}"), 3)) for half in ("actor", "critic")
+    )
+    for half, moved, other in (("actor", actor, critic), ("critic", critic, actor)):
+        row = first_row((moved < _STILL * other) & (np.arange(len(course)) < _WARM_UP))
+        if row is not None and moved[-1] < _STILL * other[-1]:
+            return [_frozen(course, half, row, moved[row], other[row])]
+    both = np.fmax(actor, critic)
+    row = lasting((both < 2e-4) & ~course.improved & (np.arange(len(course)) >= _WARM_UP))
     if row is None:
-        return None
+        return []
+    return [
+        Finding(
+            "updates-too-small",
+            "error",
+            {"actor_moved": _number(actor[row]), "critic_moved": _number(critic[row])},
+            "no update has moved the parameters by more than a five-thousandth of their length, where a run that "
+            "learns moves them by a thousandth to a tenth: the learning rate is too low, or gradients are cut away",
+            "ten to a hundred times the learning rate; look at the norm that gradients are cut to and at the "
+            "optimiser's epsilon",
+            course.iteration(row),
+        )
+    ]
+
+
+def _frozen(course: Course, half: str, row: int, moved: float, other: float) -> Finding:
+    partner = "critic" if half == "actor" else "actor"
     return Finding(
-        "critic-frozen",
+        f"{half}-frozen",
         "error",
-        {"critic_moved": float(moved[row]), "actor_moved": float(acted[row])},
-        "the critic's parameters do not move: they are not in the optimiser, their gradient is stopped, or the "
-        "value loss has no weight",
-        "see that the optimiser holds the critic's parameters and that the value loss enters the total",
+        {f"{half}_moved": float(moved), f"{partner}_moved": float(other)},
+        f"the {half}'s parameters do not move: they are not in the optimiser, their gradient is stopped, or their "
+        "loss has no weight",
+        f"see that the optimiser holds the {half}'s parameters and that its loss enters the total",
         course.iteration(row),
     )
+
+
+def check_critic(course: Course) -> list[Finding]:
+    """The critic diverges, or says the same of everything."""
+    return [finding for finding in (_wild(course), _constant(course), _blind(course)) if finding is not None]
 
 
 def _wild(course: Course) -> Finding | None:
@@ -209,12 +240,14 @@ def _constant(course: Course) -> Finding | None:
     spread = course("value/target_std") / np.maximum(np.abs(course("value/target_mean")), 1e-30)
     varies = ~(trailing(spread, 10) < 1e-3)
     could = (possible > 0.15) & (told < 0.2 * possible) & (np.arange(len(course)) >= 20)
-    flat = (told < 0.05) & ~course.improved & course.late & bool(course.rewards)
+    same = same_answers(course)  # a reward that rose by giving up has not risen by learning
+    improved = course.improved if same is None else course.improved & ~np.isfinite(same[0])
+    flat = (told < 0.05) & ~improved & course.late & bool(course.rewards)
     row = lasting(varies & (could | flat))
     if row is None:
         return None
     known = bool(could[row])
-    severity = "info" if course.improved[-1] else "error" if course.rewards else "warning"
+    severity = "info" if improved[-1] else "error" if course.rewards else "warning"
     return Finding(
         "value-loss-stuck",
         severity,
@@ -266,13 +299,32 @@ def _effect(course: Course, name: str) -> Float[np.ndarray, " row"]:
 
 
 def check_effect(course: Course) -> list[Finding]:
-    """Neither the advantage nor the next state depends on the action taken."""
-    effect, consequence = _effect(course, "effect"), _effect(course, "consequence")
-    tests = np.cumsum(np.isfinite(effect))
-    said = np.fmax.accumulate(accumulated(effect)), np.fmax.accumulate(accumulated(consequence))
-    none = (tests >= 10) & (said[0] < 3.5) & ~(said[1] >= 3.5) & ~course.improved
-    row = lasting(none & (np.arange(len(course)) >= round(0.05 * course.budget)))
-    return [] if row is None else [_without_effect(course, row, said[0][row], said[1][row])]
+    """Neither the advantage nor what follows depends on the action taken; or what follows does, and the advantage does
+    not."""
+    tests = np.cumsum(np.isfinite(_effect(course, "effect")))
+    effect, consequence, transition = (
+        np.fmax.accumulate(accumulated(_effect(course, name)))
+        for name in ("effect", "consequence", "transition")
+    )
+    dull = (tests >= 10) & (effect < 3.5) & ~course.improved
+    dull &= np.arange(len(course)) >= round(0.05 * course.budget)
+    row = lasting(dull & (consequence > 10.0))
+    if row is not None:
+        return [_misaligned(course, row, effect[row], consequence[row])]
+    row = lasting(dull & ~(consequence >= 3.5) & ~(transition >= 3.5))
+    return [] if row is None else [_without_effect(course, row, effect[row], consequence[row])]
+
+
+def _misaligned(course: Course, row: int, effect: float, consequence: float) -> Finding:
+    return Finding(
+        "advantages-misaligned",
+        "error",
+        {"effect_z": _number(effect), "consequence_z": _number(consequence)},
+        "the value of what follows depends on the action, and the advantage does not, though it is made of that "
+        "value: advantages belong to other steps than the actions they are paired with, or the reward comes late",
+        "compute one short episode by hand; look for a shift by one step and for arrays flattened in another order",
+        course.iteration(row),
+    )
 
 
 def _without_effect(course: Course, row: int, effect: float, consequence: float) -> Finding:

@@ -16,14 +16,16 @@ __all__ = [
     "check_memory",
     "check_non_finite",
     "check_normalizer",
+    "check_weights",
 ]
 
 _FINITE = ("loss/value", "loss/policy", "policy/entropy", "policy/approx_kl")
 _AGENT = re.compile(r"^member/[^/]+/")
 
 
-def check_non_finite(course: Course) -> list[Finding]:
-    """A loss, the entropy or the KL divergence is not a number or infinite, of any agent, twice or at the end."""
+def check_non_finite(course: Course) -> tuple[list[Finding], int]:
+    """A loss, the entropy or the KL divergence is not a number or infinite, of any agent, twice or at the end; and how
+    many rows came before."""
     bad: dict[str, int] = {}
     for name, series in course.log.series.items():
         if _AGENT.sub("", name) not in _FINITE:
@@ -32,21 +34,20 @@ def check_non_finite(course: Course) -> list[Finding]:
         if len(rows) > 1 or (len(rows) == 1 and rows[0] == series.row[-1] and len(series.row) > 1):
             bad[name] = int(rows[0])
     if not bad:
-        return []
+        return [], len(course)
     name, row = min(bad.items(), key=lambda item: item[1])
-    return [
-        Finding(
-            "non-finite",
-            "error",
-            {"quantity": name, "quantities_not_finite": len(bad)},
-            f"{name} stopped being a finite number: a division by zero, a logarithm of zero, or an update so "
-            "large that it left the range of the numbers",
-            "start anew from a checkpoint before it, with a tenth of the learning rate and gradients clipped to "
-            "a norm of .5; if it comes back at the same place, look for the division: JAX_DEBUG_NANS=1, or "
-            "torch.autograd.set_detect_anomaly(True)",
-            course.iteration(row),
-        )
-    ]
+    finding = Finding(
+        "non-finite",
+        "error",
+        {"quantity": name, "quantities_not_finite": len(bad)},
+        f"{name} stopped being a finite number: a division by zero, a logarithm of zero, or an update so "
+        "large that it left the range of the numbers",
+        "start anew from a checkpoint before it, with a tenth of the learning rate and gradients clipped to "
+        "a norm of .5; if it comes back at the same place, look for the division: JAX_DEBUG_NANS=1, or "
+        "torch.autograd.set_detect_anomaly(True)",
+        course.iteration(row),
+    )
+    return [finding], row
 
 
 def check_first_ratio(course: Course) -> list[Finding]:
@@ -230,6 +231,29 @@ def check_dead_units(course: Course) -> list[Finding]:
             "most of a layer's units give the same output whatever comes in, and pass no gradient on",
             "lower the learning rate, look at the bias and the scale of the inputs, or take an activation that "
             "does not die (tanh, leaky ReLU)",
+            course.iteration(row),
+        )
+    ]
+
+
+def check_weights(course: Course) -> list[Finding]:
+    """The networks' parameters shrink to a small part of what they began with."""
+    norm = course("network/norm")
+    known = norm[np.isfinite(norm)]
+    if not len(known):
+        return []
+    row = lasting(trailing(norm / known[0], 3) < 0.5)
+    if row is None:
+        return []
+    return [
+        Finding(
+            "weights-vanish",
+            "error",
+            {"of_the_first_length": float(norm[row] / known[0])},
+            "the parameters shrink while training goes on: a penalty on their size outweighs the losses, and the "
+            "networks say less and less of what they see",
+            "take the weight decay away, or a thousandth of it; it does not scale with the gradient where the "
+            "optimiser is Adam",
             course.iteration(row),
         )
     ]

@@ -15,6 +15,7 @@ CAUSAL_ORDER = (
     "first-ratio-mismatch",
     "actions-not-sampled",
     "memory-not-reset",
+    "actor-frozen",
     "critic-frozen",
     "termination-as-time-limit",
     "time-limit-as-termination",
@@ -22,8 +23,11 @@ CAUSAL_ORDER = (
     "unlearnable-observation",
     "reward-scale",
     "kl-explosion",
+    "weights-vanish",
     "dead-units",
     "non-finite",
+    "updates-too-small",
+    "advantages-misaligned",
     "actions-without-consequence",
     "reward-falls",
     "entropy-collapse",
@@ -33,6 +37,8 @@ CAUSAL_ORDER = (
     "value-loss-stuck",
     "votes-not-pivotal",
     "spec-always-violated",
+    "spec-ignores-actions",
+    "spec-never-active",
     "policy-collapse-permissive",
     "policy-collapse-restrictive",
     "no-true-positives",
@@ -41,7 +47,6 @@ CAUSAL_ORDER = (
 """What brings about what: a broken law explains a critic that fails, and that a reward that does not rise."""
 
 _CHECKS = (
-    mechanics.check_non_finite,
     mechanics.check_first_ratio,
     mechanics.check_actions_sampled,
     mechanics.check_memory,
@@ -49,6 +54,8 @@ _CHECKS = (
     mechanics.check_inputs,
     mechanics.check_normalizer,
     mechanics.check_dead_units,
+    mechanics.check_weights,
+    learning.check_steps,
     learning.check_kl,
     learning.check_entropy,
     learning.check_reward_scale,
@@ -70,16 +77,21 @@ def examine_run(log: TrainingLog, budget: int | None = None) -> list[Finding]:
         budget: rows that the log is to have in the end; those it has unless given. Rules on missing progress wait
             for a share of it.
     """
-    course = Course(log, budget or len(log))
+    budget = budget or len(log)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        found = [finding for check in _CHECKS for finding in check(course)]
+        found, end = mechanics.check_non_finite(Course(log, budget))
+        course = Course(log.upto(end), budget)  # figures that came after say nothing
+        found += [finding for check in _CHECKS for finding in check(course)]
     return ordered(found)
 
 
 def ordered(found: Sequence[Finding]) -> list[Finding]:
     """The gravest first, of those the one nearest to a cause, and of those the earliest."""
     place = {symptom: at for at, symptom in enumerate(CAUSAL_ORDER)}
-    return sorted(
-        found,
-        key=lambda f: (SEVERITIES.index(f.severity), place.get(f.symptom, len(place)), f.iteration or 0),
-    )
+
+    def nearness(finding: Finding) -> int:
+        if finding.evidence.get("from_the_start"):
+            return 0  # what was so before any update has no cause in the updates
+        return place.get(finding.symptom, len(place))
+
+    return sorted(found, key=lambda f: (SEVERITIES.index(f.severity), nearness(f), f.iteration or 0))

@@ -6,7 +6,7 @@ from typing import Any
 from phalanx.analysis.doctor.finding import Finding
 from phalanx.errors import DataError
 
-__all__ = ["SETTINGS", "check_settings"]
+__all__ = ["SETTINGS", "check_members", "check_settings"]
 
 SETTINGS: Mapping[str, tuple[type, ...]] = {
     "env": (str,),
@@ -35,11 +35,19 @@ def check_settings(config: Mapping[str, Any]) -> list[Finding]:
         value = config.get(name)
         if name in config and (not isinstance(value, kinds) or isinstance(value, bool)):
             raise DataError(f"{name}={value!r}: expected {' or '.join(kind.__name__ for kind in kinds)}")
-    return [*_members(config), *_consequence(config), *_time_limit(config)]
+    return [*check_members(config), *_consequence(config), *_time_limit(config)]
 
 
-def _members(config: Mapping[str, Any]) -> list[Finding]:
-    """n members tolerate f faults where n >= 3f + 1 (Pease, Shostak and Lamport 1980)."""
+def check_members(config: Mapping[str, Any]) -> list[Finding]:
+    """n members tolerate f faults where n >= 3f + 1 (Pease, Shostak and Lamport 1980).
+
+    Args:
+        config: ``members`` and ``faults``; not judged without the first, and the second is taken for 1 if missing.
+
+    Example:
+        >>> check_members({"members": 4})
+        []
+    """
     n, f = config.get("members"), config.get("faults")
     if n is None or n == 1 and not f:  # one agent is no committee, and says so
         return []

@@ -6,6 +6,8 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float, Int, Int8
 
+from phalanx.analysis.doctor.rehearsal import Rehearsal
+
 __all__ = ["DataTask"]
 
 
@@ -29,6 +31,8 @@ class DataTask:
         gamma: discount, in [0, 1].
         assumed: whether nobody asked for this environment, so that what it lacks is no fault of anybody's plan.
         seed: of what is random in the probes.
+        rehearsal: the reward with all its terms as fixed policies earn it; None where the task's is all of it.
+        members: of the committee that the preset trains; None where none is asked for.
     """
 
     frame: pl.DataFrame
@@ -47,3 +51,5 @@ class DataTask:
     gamma: float
     assumed: bool = False
     seed: int = 0
+    rehearsal: Rehearsal | None = None
+    members: int | None = None

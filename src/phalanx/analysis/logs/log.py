@@ -1,7 +1,7 @@
 """The record that every training log becomes: values by name, each with the update that it belongs to."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -48,3 +48,21 @@ class TrainingLog:
 
     def __len__(self) -> int:
         return len(self.iteration)
+
+    def upto(self, row: int) -> "TrainingLog":
+        """The log as it was before a row.
+
+        Example:
+            >>> log = TrainingLog(Path("run"), "unknown", np.arange(1, 4), np.full(3, np.nan),
+            ...     {"loss/value": Series(np.arange(3), np.ones(3))})
+            >>> len(log.upto(2)), log.upto(2).series["loss/value"].row.tolist()
+            (2, [0, 1])
+        """
+        if row >= len(self):
+            return self
+        series = {
+            name: Series(each.row[before], each.value[before])
+            for name, each in self.series.items()
+            if (before := each.row < row).any()
+        }
+        return replace(self, iteration=self.iteration[:row], env_steps=self.env_steps[:row], series=series)
