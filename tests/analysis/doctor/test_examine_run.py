@@ -40,7 +40,7 @@ def sound(seed: int = 0, n: int = N) -> dict[str, np.ndarray]:
         "policy/sampling_z": rng.normal(size=n),
         "policy/effect_z": near(8.0 * (1.0 - done), 1.0),
         "policy/consequence_z": near(20.0 * (1.0 - done), 1.0),
-        "policy/transition_z": near(15.0 * (1.0 - done), 1.0),
+        "policy/transition_z": near(8.0, 1.0),
         "policy/pivotal_rate": near(0.4, 0.02),
         "value/explained_variance": near(0.6 * done, 0.05),
         "value/linear_r2": near(0.4 * done, 0.05),
@@ -168,6 +168,27 @@ def test_what_was_so_before_any_update_comes_before_what_updates_do() -> None:
     assert symptoms(values)[:2] == ["entropy-collapse", "kl-explosion"]
     values["policy/entropy_share"] = np.where(np.arange(N) < 5, 0.99, 0.01)
     assert symptoms(values)[:2] == ["kl-explosion", "entropy-collapse"]
+
+
+def test_actions_that_stop_to_matter_midway_are_seen_though_the_reward_had_risen() -> None:
+    values = sound()
+    _set("policy/transition_z", 0.0, since=60)(values)
+    found = examine_run(log_of(values))
+    assert [f.symptom for f in found] == ["actions-without-consequence"]
+    assert 60 <= (found[0].iteration or 0) <= 75
+
+
+def test_a_reward_that_falls_at_once_and_stays_is_no_wandering() -> None:
+    rows = np.arange(N)
+    fallen = 9.0 + 11.0 * np.exp(-rows / 2.0) + 0.2 * np.random.default_rng(0).normal(size=N)
+    assert "reward-falls" in symptoms({"reward/episode": fallen})
+
+
+def test_a_reward_too_large_explains_an_actor_that_hardly_moves() -> None:
+    values = sound()
+    _BROKEN["reward-scale"](values)
+    _BROKEN["actor-frozen"](values)
+    assert "reward-scale" in symptoms(values) and "actor-frozen" not in symptoms(values)
 
 
 def test_what_comes_after_numbers_left_their_range_says_nothing() -> None:

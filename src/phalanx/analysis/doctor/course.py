@@ -9,7 +9,16 @@ from jaxtyping import Bool, Float
 
 from phalanx.analysis.logs import TrainingLog
 
-__all__ = ["Course", "accumulated", "first_row", "gain_z", "lasting", "trailing", "wandering_z"]
+__all__ = [
+    "Course",
+    "accumulated",
+    "first_row",
+    "gain_z",
+    "lasting",
+    "spread_of_last",
+    "trailing",
+    "wandering_z",
+]
 
 _OPENINGS = (3, 8)
 """Rows that stand for the untrained policy: few, for it may learn fast, or more, for they may be noisy."""
@@ -91,6 +100,21 @@ def trailing(values: Float[np.ndarray, " row"], window: int, share: float = 0.5)
         windows = np.lib.stride_tricks.sliding_window_view(values[known], window)
         with np.errstate(invalid="ignore"):
             result[known[window - 1 :]] = np.quantile(windows, share, axis=1)
+    return _held(result)
+
+
+def spread_of_last(values: Float[np.ndarray, " row"], window: int) -> Float[np.ndarray, " row"]:
+    """Standard deviation of the last ``window`` values that were logged; NaN until there are so many.
+
+    Example:
+        >>> spread_of_last(np.array([1.0, np.nan, 3.0, 3.0]), 2).tolist()
+        [nan, nan, 1.0, 0.0]
+    """
+    known = np.flatnonzero(~np.isnan(values))
+    result = np.full(len(values), np.nan)
+    if len(known) >= window:
+        windows = np.lib.stride_tricks.sliding_window_view(values[known], window)
+        result[known[window - 1 :]] = windows.std(axis=1)
     return _held(result)
 
 

@@ -13,6 +13,7 @@ from phalanx.analysis.doctor.course import (
     first_row,
     gain_z,
     lasting,
+    spread_of_last,
     trailing,
     wandering_z,
 )
@@ -80,9 +81,11 @@ def check_entropy(course: Course) -> list[Finding]:
     # of events that are nearly all harmless a good policy answers nearly all alike, and with certainty
     apart = trailing(course("committee/recall") - course("committee/false_alarm_rate"), 3) > 0.05
     unknown = np.full(len(course), not course.rewards)
-    row = lasting((trailing(share, 3) < 0.1) & (rows >= 11) & ~apart & ~course.improved & ~unknown)
+    born = course.has("policy/entropy_share") and len(share) > 2 and float(np.nanmax(share[:3])) < 0.2
+    before = ~course.improved & ~unknown | born & (trailing(share, 3) < 0.2)
+    low = trailing(share, 3) < (0.2 if born else 0.1)
+    row = lasting(low & (rows >= 11) & ~apart & before)
     if row is not None:
-        born = course.has("policy/entropy_share") and float(np.nanmax(share[:3])) < 0.1
         findings.append(
             Finding(
                 "entropy-collapse",
@@ -308,11 +311,25 @@ def check_effect(course: Course) -> list[Finding]:
     )
     dull = (tests >= 10) & (effect < 3.5) & ~course.improved
     dull &= np.arange(len(course)) >= round(0.05 * course.budget)
-    row = lasting(dull & (consequence > 10.0))
+    knows = (
+        trailing(course("value/explained_variance"), 10) > 0.2
+    )  # else V(s') is noise that follows the action
+    row = lasting(dull & (consequence > 10.0) & knows)
     if row is not None:
         return [_misaligned(course, row, effect[row], consequence[row])]
     row = lasting(dull & ~(consequence >= 3.5) & ~(transition >= 3.5))
+    if row is None:
+        row = _severed(course)
     return [] if row is None else [_without_effect(course, row, effect[row], consequence[row])]
+
+
+def _severed(course: Course) -> int | None:
+    """Since when what is seen next no longer depends on the action, where it clearly did before."""
+    now = accumulated(_effect(course, "transition"), 10)
+    known = np.cumsum(np.isfinite(_effect(course, "transition")))
+    tests = known - np.concatenate([np.zeros(10), known])[: len(course)]
+    row = lasting((np.fmax.accumulate(now) > 8.0) & (now < 2.0) & (tests >= 8))
+    return row if row is not None and len(course) - row >= 10 else None
 
 
 def _misaligned(course: Course, row: int, effect: float, consequence: float) -> Finding:
@@ -363,7 +380,11 @@ def check_reward(course: Course) -> list[Finding]:
         return [lost]
     z = np.fmin.reduce([gain_z(reward, 8, opening) for opening in (3, 8)])
     below = lasting((z < -3.0) & ~course.improved)
-    strong = (z < -5.0) & (wandering_z(reward) < -2.5) & (np.arange(len(course)) >= 12)
+    # a fall at once, and a level kept since: rows that wander do not stay where they came to
+    opening = reward[np.isfinite(reward)][:3]
+    fall = trailing(reward, 3) - (opening.mean() if len(opening) else np.nan)
+    settled = fall < -10.0 * spread_of_last(reward, 20)
+    strong = (z < -5.0) & ((wandering_z(reward) < -2.5) | settled) & (np.arange(len(course)) >= 12)
     if below is not None and strong[below:].any():
         row = below + int(np.argmax(strong[below:]))
         return [
@@ -406,11 +427,14 @@ def _loss_of_gain(course: Course, reward: Float[np.ndarray, " row"]) -> Finding 
     risen = np.logical_or.accumulate(
         wandering_z(reward) > 2.5
     )  # by more than smoothed rows wander by themselves
-    back = course.improved & risen & (level - opening < 0.2 * (best - opening))
-    began = lasting(back)
-    if began is None or len(course) - began < 8:
+    kept = (level - opening) / np.maximum(best - opening, 1e-30)
+    row = None
+    for share, rows in ((0.2, 8), (0.4, max(16, round(0.2 * course.budget)))):
+        began = lasting(course.improved & risen & (kept < share))
+        if began is not None and len(course) - began >= rows:
+            row = began + rows - 1 if row is None else min(row, began + rows - 1)
+    if row is None:
         return None
-    row = began + 7
     z = {name: _effect(course, name) for name in ("effect", "consequence")}
     now = {name: float(trailing(values, 8)[row]) for name, values in z.items()}
     at_first = [float(np.nanmedian(values[:5])) for values in z.values() if np.isfinite(values[:5]).any()]

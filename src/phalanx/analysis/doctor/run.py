@@ -15,16 +15,16 @@ CAUSAL_ORDER = (
     "first-ratio-mismatch",
     "actions-not-sampled",
     "memory-not-reset",
-    "actor-frozen",
-    "critic-frozen",
-    "termination-as-time-limit",
-    "time-limit-as-termination",
-    "normalizer-stale",
     "unlearnable-observation",
     "reward-scale",
     "kl-explosion",
     "weights-vanish",
     "dead-units",
+    "actor-frozen",
+    "critic-frozen",
+    "termination-as-time-limit",
+    "time-limit-as-termination",
+    "normalizer-stale",
     "non-finite",
     "updates-too-small",
     "advantages-misaligned",
@@ -45,6 +45,9 @@ CAUSAL_ORDER = (
     "reward-flat",
 )
 """What brings about what: a broken law explains a critic that fails, and that a reward that does not rise."""
+
+_CONSEQUENCES = {"reward-scale": ("actor-frozen",), "dead-units": ("actor-frozen", "critic-frozen")}
+"""What the finding of a key makes happen, and is not said beside it: gradients cut together to one norm, or cut off."""
 
 _CHECKS = (
     mechanics.check_first_ratio,
@@ -82,7 +85,8 @@ def examine_run(log: TrainingLog, budget: int | None = None) -> list[Finding]:
         found, end = mechanics.check_non_finite(Course(log, budget))
         course = Course(log.upto(end), budget)  # figures that came after say nothing
         found += [finding for check in _CHECKS for finding in check(course)]
-    return ordered(found)
+    explained = {symptom for finding in found for symptom in _CONSEQUENCES.get(finding.symptom, ())}
+    return ordered([finding for finding in found if finding.symptom not in explained])
 
 
 def ordered(found: Sequence[Finding]) -> list[Finding]:
