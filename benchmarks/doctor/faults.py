@@ -69,7 +69,7 @@ TUNING_FAULTS: dict[str, Planted] = {
     "saturated-head": Planted({"saturated_head": 1.0}, ("entropy-collapse",)),
     "frozen-observation": Planted({"frozen_observation": 1.0}, _BLIND),
     "reward-flipped": Planted({"reward_flipped": 1.0}, ("reward-falls", "reward-flat")),
-    "shifted-advantages": Planted({"shifted_advantages": 1.0}, ("advantages-misaligned", *_NO_EFFECT)),
+    "shifted-advantages": Planted({"shifted_advantages": 1.0}, _NO_EFFECT),
     "strided-chunks": Planted({"strided_chunks": 1.0}, ("first-ratio-mismatch",), memory=True),
     "old-units": Planted({"old_units": 1.0}, ("normalizer-stale",)),
     "dead-layer": Planted({"dead_layer": 1.0}, ("dead-units",)),
@@ -99,10 +99,8 @@ TEST_FAULTS: dict[str, Planted] = {
     "neighbours-observation": Planted(
         {"neighbours_observation": 1.0}, ("unlearnable-observation", *_NO_EFFECT), new=True
     ),
-    "reward-one-step-late": Planted(
-        {"late_reward": 1.0}, ("advantages-misaligned", *_NO_EFFECT, "unlearnable-observation"), new=True
-    ),
-    "action-one-step-late": Planted({"late_action": 1.0}, ("advantages-misaligned", *_NO_EFFECT), new=True),
+    "reward-one-step-late": Planted({"late_reward": 1.0}, (*_NO_EFFECT, "unlearnable-observation"), new=True),
+    "action-one-step-late": Planted({"late_action": 1.0}, _NO_EFFECT, new=True),
     "other-actions-log-prob": Planted({"other_log_prob": 1.0}, ("first-ratio-mismatch",), new=True),
     "inverted-ratio": Planted({"inverted_ratio": 1.0}, ("reward-falls", "reward-flat"), new=True),
     "unscaled-observation": Planted(

@@ -343,7 +343,7 @@ def _update(
     active = _encode(networks, roll["observation"])
     remembered = _remember(networks, active, roll["memory"])
     now = sigma * _value(networks, roll["observation"], remembered, task.recurrent) + mu
-    rounding = 1e-5 * jnp.abs(roll["value"]).max()
+    rounding = 1e-4 * jnp.abs(roll["value"]).max()
     preserved = jnp.abs(now - roll["value"]).max() / (sigma + rounding)
     metrics = {
         "env_steps": (index + 1) * sizes.n_envs * sizes.steps,

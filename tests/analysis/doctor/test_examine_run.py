@@ -127,7 +127,6 @@ _BROKEN = {
     "critic-frozen": _set("update/critic", 0.0),
     "updates-too-small": _all(_unlearned, _set("update/actor", 2e-6), _set("update/critic", 5e-6)),
     "weights-vanish": _set("network/norm", 0.1, since=30),
-    "advantages-misaligned": _all(_unlearned, _set("policy/effect_z", 0.1)),
     "value-loss-explosion": _all(
         _set("loss/value", 1e5, since=50),
         _set("value/explained_variance", -1e5, since=50),

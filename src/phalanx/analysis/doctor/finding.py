@@ -15,7 +15,6 @@ SYMPTOMS = (
     "actions-not-sampled",
     "actions-without-consequence",
     "actor-frozen",
-    "advantages-misaligned",
     "constant-features",
     "critic-frozen",
     "dead-units",

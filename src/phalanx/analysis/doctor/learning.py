@@ -302,22 +302,14 @@ def _effect(course: Course, name: str) -> Float[np.ndarray, " row"]:
 
 
 def check_effect(course: Course) -> list[Finding]:
-    """Neither the advantage nor what follows depends on the action taken; or what follows does, and the advantage does
-    not."""
+    """Neither the advantage nor what follows depends on the action taken."""
     tests = np.cumsum(np.isfinite(_effect(course, "effect")))
     effect, consequence, transition = (
         np.fmax.accumulate(accumulated(_effect(course, name)))
         for name in ("effect", "consequence", "transition")
     )
-    dull = (tests >= 10) & (effect < 3.5) & ~course.improved
-    dull &= np.arange(len(course)) >= round(0.05 * course.budget)
-    knows = (
-        trailing(course("value/explained_variance"), 10) > 0.2
-    )  # else V(s') is noise that follows the action
-    row = lasting(dull & (consequence > 10.0) & knows)
-    if row is not None:
-        return [_misaligned(course, row, effect[row], consequence[row])]
-    row = lasting(dull & ~(consequence >= 3.5) & ~(transition >= 3.5))
+    none = (tests >= 10) & (effect < 3.5) & ~(consequence >= 3.5) & ~(transition >= 3.5) & ~course.improved
+    row = lasting(none & (np.arange(len(course)) >= round(0.05 * course.budget)))
     if row is None:
         row = _severed(course)
     return [] if row is None else [_without_effect(course, row, effect[row], consequence[row])]
@@ -330,18 +322,6 @@ def _severed(course: Course) -> int | None:
     tests = known - np.concatenate([np.zeros(10), known])[: len(course)]
     row = lasting((np.fmax.accumulate(now) > 8.0) & (now < 2.0) & (tests >= 8))
     return row if row is not None and len(course) - row >= 10 else None
-
-
-def _misaligned(course: Course, row: int, effect: float, consequence: float) -> Finding:
-    return Finding(
-        "advantages-misaligned",
-        "error",
-        {"effect_z": _number(effect), "consequence_z": _number(consequence)},
-        "the value of what follows depends on the action, and the advantage does not, though it is made of that "
-        "value: advantages belong to other steps than the actions they are paired with, or the reward comes late",
-        "compute one short episode by hand; look for a shift by one step and for arrays flattened in another order",
-        course.iteration(row),
-    )
 
 
 def _without_effect(course: Course, row: int, effect: float, consequence: float) -> Finding:

@@ -27,7 +27,6 @@ CAUSAL_ORDER = (
     "normalizer-stale",
     "non-finite",
     "updates-too-small",
-    "advantages-misaligned",
     "actions-without-consequence",
     "reward-falls",
     "entropy-collapse",
