@@ -17,7 +17,7 @@ import optax
 from tasks import Task
 
 from phalanx.agents.targets import gae
-from phalanx.agents.vitals import dead_units, relative_change, rollout_vitals
+from phalanx.agents.vitals import dead_units, parameter_norm, relative_change, rollout_vitals
 
 __all__ = ["Fault", "Hyper", "Sizes", "healthy", "train_runs"]
 
@@ -354,7 +354,7 @@ def _update(
         "value/scale": sigma,
         "value/preserved_error": jnp.where(index > 0, preserved, jnp.nan),
         "network/dead_units": dead_units(active),
-        "network/norm": optax.global_norm(trained),
+        "network/norm": parameter_norm(trained),
         "memory/not_blank": (jnp.abs(roll["memory"]).max(axis=-1) * roll["first"] > 0).sum()
         / jnp.maximum(roll["first"].sum(), 1),
         "update/actor": relative_change(networks["actor"], trained["actor"]),

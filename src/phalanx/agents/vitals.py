@@ -10,7 +10,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-__all__ = ["action_dependence", "dead_units", "held_out_r2", "relative_change", "rollout_vitals"]
+__all__ = [
+    "action_dependence",
+    "dead_units",
+    "held_out_r2",
+    "parameter_norm",
+    "relative_change",
+    "rollout_vitals",
+]
 
 _LEAST_TRIED = 20.0
 """Draws of another than the likeliest action that are to be expected, for a test of draws to mean anything: what is
@@ -265,6 +272,16 @@ def relative_change(before: Any, after: Any) -> Float[Array, ""]:
     moved = sum(jnp.square(b - a).sum() for a, b in zip(*map(jax.tree.leaves, (before, after)), strict=True))
     size = jnp.maximum(*(sum(jnp.square(a).sum() for a in jax.tree.leaves(part)) for part in (before, after)))
     return jnp.sqrt(moved / jnp.maximum(size, 1e-30))
+
+
+def parameter_norm(parameters: Any) -> Float[Array, ""]:
+    """Length of all parameters together, for ``network/norm``.
+
+    Example:
+        >>> float(parameter_norm({"w": jnp.asarray([3.0]), "b": jnp.asarray([4.0])}))
+        5.0
+    """
+    return jnp.sqrt(sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(parameters)))
 
 
 def dead_units(activations: Float[Array, "*batch unit"]) -> Float[Array, ""]:

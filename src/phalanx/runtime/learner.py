@@ -30,7 +30,7 @@ from phalanx.agents.ppo import (
     update,
 )
 from phalanx.agents.targets import Targets, gae, monte_carlo
-from phalanx.agents.vitals import relative_change, rollout_vitals
+from phalanx.agents.vitals import parameter_norm, relative_change, rollout_vitals
 from phalanx.envs.base import Environment
 from phalanx.runtime.decide import Committee
 from phalanx.runtime.rollout import Rollout, World, collect, init_world
@@ -384,12 +384,13 @@ def _vitals(
 
 
 def _moves(before: Network, after: Network) -> dict[str, Array]:
-    """How far the update moved each member's actor and critic."""
+    """How far the update moved each member's actor and critic, and how long its parameters are now."""
     parts = {"actor": [], "critic": []}
     for name in Network.__dataclass_fields__:
         half = "critic" if name.startswith("value_") else "actor"
         parts[half].append((getattr(before, name), getattr(after, name)))
-    return {
+    moved = {
         f"update/{half}": jax.vmap(relative_change)(*map(list, zip(*pairs, strict=True)))
         for half, pairs in parts.items()
     }
+    return moved | {"network/norm": jax.vmap(parameter_norm)(after)}

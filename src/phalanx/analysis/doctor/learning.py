@@ -143,9 +143,13 @@ def check_reward_scale(course: Course) -> list[Finding]:
             )
         ]
     spread = trailing(course("value/target_std") / course("value/scale"), 3)
-    # as small from the start: at the end of a run that went well targets may hardly differ
-    tiny = (spread < 1e-2) & (explained <= 0.5) & ~course.improved & (rows < 12)
-    row = first_row(tiny)
+    # at the end of a run that went well targets may hardly differ, and before the first success of a sparse reward
+    varied = np.zeros(len(course), bool)
+    for reward in course.rewards:
+        varied |= np.fmax.accumulate(reward) > np.fmin.accumulate(reward)
+    tiny = (spread < 1e-2) & (explained <= 0.5) & ~course.improved
+    row = first_row(tiny & (rows < 12))
+    row = lasting(tiny & varied) if row is None else row
     if row is None:
         return []
     return [
