@@ -6,32 +6,39 @@ faults and the symptoms that are right for them were written down before those r
 a tuning fault (another size, another way to the same mistake), the others are new.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-__all__ = ["TEST_FAULTS", "TUNING_FAULTS", "Planted"]
+__all__ = ["COMMITTEE_FAULTS", "TEST_FAULTS", "TUNING_FAULTS", "Planted"]
 
 
 class Planted(NamedTuple):
     """A fault.
 
     Attributes:
-        change: fields of ``learner.Fault``.
+        change: fields of ``learner.Fault``; of a committee, settings of ``phalanx train``.
         symptoms: the findings that are right; the first is the name of the cause.
         memory: whether only tasks with a memory can have it.
         hyper: fields of ``learner.Hyper`` without which the fault is none.
         late: whether it may also begin in the middle of a run.
         new: whether it is of a kind that no tuning fault is of.
+        begins: share of the budget after which it begins.
+        only: tasks on which it changes anything; all unless given.
     """
 
-    change: dict[str, float]
+    change: dict[str, Any]
     symptoms: tuple[str, ...]
     memory: bool = False
     hyper: tuple[tuple[str, float], ...] = ()
     late: bool = False
     new: bool = False
+    begins: float = 0.0
+    only: tuple[str, ...] = ()
 
 
 _RAW = (("normalized", 0.0),)
+_NORMALIZED = (("normalized", 1.0),)
+_CUT = ("Reacher", "Inventory")
+"""Test tasks whose episodes are cut by a limit."""
 _TOO_FAST = ("kl-explosion", "entropy-collapse", "value-loss-explosion", "non-finite", "reward-falls")
 _NO_EFFECT = ("actions-without-consequence", "reward-flat")
 _BLIND = ("unlearnable-observation", "constant-features", "reward-flat")
@@ -71,7 +78,7 @@ TUNING_FAULTS: dict[str, Planted] = {
     "reward-flipped": Planted({"reward_flipped": 1.0}, ("reward-falls", "reward-flat")),
     "shifted-advantages": Planted({"shifted_advantages": 1.0}, _NO_EFFECT),
     "strided-chunks": Planted({"strided_chunks": 1.0}, ("first-ratio-mismatch",), memory=True),
-    "old-units": Planted({"old_units": 1.0}, ("normalizer-stale",)),
+    "old-units": Planted({"old_units": 1.0}, ("normalizer-stale",), hyper=_NORMALIZED),
     "dead-layer": Planted({"dead_layer": 1.0}, ("dead-units",)),
     "non-finite": Planted({"non_finite_from": 30.0}, ("non-finite",)),
     "weight-decay": Planted({"weight_decay": 30.0}, ("weights-vanish", "entropy-high", "reward-flat")),
@@ -95,14 +102,14 @@ TEST_FAULTS: dict[str, Planted] = {
     "memory-kept-in-rollout": Planted(
         {"memory_kept_in_rollout": 1.0}, ("memory-not-reset", "first-ratio-mismatch"), memory=True
     ),
-    "late-statistics": Planted({"late_statistics": 1.0}, ("normalizer-stale",)),
+    "late-statistics": Planted({"late_statistics": 1.0}, ("normalizer-stale",), hyper=_NORMALIZED),
     "neighbours-observation": Planted(
         {"neighbours_observation": 1.0}, ("unlearnable-observation", *_NO_EFFECT), new=True
     ),
     "reward-one-step-late": Planted({"late_reward": 1.0}, (*_NO_EFFECT, "unlearnable-observation"), new=True),
-    "action-one-step-late": Planted({"late_action": 1.0}, _NO_EFFECT, new=True),
-    "other-actions-log-prob": Planted({"other_log_prob": 1.0}, ("first-ratio-mismatch",), new=True),
-    "inverted-ratio": Planted({"inverted_ratio": 1.0}, ("reward-falls", "reward-flat"), new=True),
+    "action-one-step-late": Planted({"late_action": 1.0}, _NO_EFFECT),
+    "other-actions-log-prob": Planted({"other_log_prob": 1.0}, ("first-ratio-mismatch",)),
+    "inverted-ratio": Planted({"inverted_ratio": 1.0}, ("reward-falls", "reward-flat")),
     "unscaled-observation": Planted(
         {"observation_times": 1e3}, ("dead-units", *_TOO_FAST, "reward-flat"), new=True
     ),
@@ -115,10 +122,27 @@ TEST_FAULTS: dict[str, Planted] = {
         {"saturated_trunk": 1.0}, ("dead-units", "entropy-collapse", "kl-explosion"), new=True
     ),
     "reinitialised-midway": Planted(
-        {"reinitialised_midway": 1.0}, ("reward-falls", "kl-explosion"), new=True
+        {"reinitialised_midway": 1.0}, ("reward-falls", "kl-explosion"), new=True, begins=0.5
     ),
     "value-loss-sign": Planted({"value_coef_times": -1.0}, ("value-loss-explosion", "non-finite"), new=True),
     "value-of-next-episode": Planted(
-        {"value_of_next_episode": 1.0}, ("termination-as-time-limit", "time-limit-as-termination"), new=True
+        {"value_of_next_episode": 1.0},
+        ("termination-as-time-limit", "time-limit-as-termination"),
+        new=True,
+        only=_CUT,
+    ),
+}
+
+COMMITTEE_FAULTS: dict[str, Planted] = {
+    "learning-rate-x300": Planted({"learning_rate": 0.3}, _TOO_FAST),
+    "learning-rate-/1000": Planted({"learning_rate": 1e-6}, _TOO_SLOW),
+    "no-clip-x30": Planted({"clip": 1e6, "learning_rate": 0.03, "max_grad_norm": 1e6}, _TOO_FAST),
+    "entropy-too-high": Planted({"entropy_coef": 10.0}, ("entropy-high",)),
+    "reward-x1e6": Planted(
+        {"reward_scale": 1e6, "normalizer": "none"}, ("reward-scale", "value-loss-explosion")
+    ),
+    "labels-half-wrong": Planted(
+        {"poison": 0.5},
+        ("reward-flat", "unlearnable-observation", "reward-falls", "policy-collapse-permissive"),
     ),
 }

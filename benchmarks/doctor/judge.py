@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from faults import TEST_FAULTS, TUNING_FAULTS
+from faults import COMMITTEE_FAULTS, TEST_FAULTS, TUNING_FAULTS, Planted
 
 from phalanx.analysis.doctor import examine_run
 from phalanx.analysis.logs import Series, TrainingLog
+
+SETS = {"tuning": TUNING_FAULTS, "test": TEST_FAULTS, "committees": COMMITTEE_FAULTS}
 
 STANDARD = (
     "loss/value",
@@ -54,7 +56,7 @@ def gains(metrics: dict[str, np.ndarray]) -> np.ndarray:
 
 def judged(folder: Path, which: str, only: tuple[str, ...] | None) -> list[dict[str, Any]]:
     """A record a run: what was planted, what was found, when, and whether the run learned."""
-    faults = TEST_FAULTS if which == "test" else TUNING_FAULTS
+    faults = SETS[which]
     records = []
     for file in sorted(folder.glob("*.npz")):
         with np.load(file) as held:
@@ -64,9 +66,12 @@ def judged(folder: Path, which: str, only: tuple[str, ...] | None) -> list[dict[
         healthy = np.array([not fault for fault in about["planted"]])
         usual = np.median(gain[healthy])
         for run, fault in enumerate(about["planted"]):
+            if fault and _changes_nothing(faults[fault], about["task"], about["hyper"][run]):
+                continue
             found = examine_run(as_log(file.stem, metrics, run, only))
             grave = [f for f in found if f.severity != "info"]
-            onset, budget = about["onset"][run], metrics["env_steps"].shape[1]
+            budget = metrics["env_steps"].shape[1]
+            onset = max(about["onset"][run], int(faults[fault].begins * budget) if fault else 0)
             after = [f for f in grave if (f.iteration or 0) > onset]
             names = faults[fault].symptoms if fault else ("",)
             records.append(
@@ -79,6 +84,8 @@ def judged(folder: Path, which: str, only: tuple[str, ...] | None) -> list[dict[
                     "learned": bool(usual > 0 and gain[run] >= 0.5 * usual),
                     "found": [(f.symptom, f.severity, f.iteration) for f in grave],
                     "flagged": bool(after if fault else grave),
+                    "early": len(grave) > len(after),
+                    "new": bool(fault) and faults[fault].new,
                     "right_cause": bool(after) and after[0].symptom in names,
                     "first_name": bool(after) and after[0].symptom == names[0],
                     "first": after[0].symptom if after else None,
@@ -88,6 +95,12 @@ def judged(folder: Path, which: str, only: tuple[str, ...] | None) -> list[dict[
                 }
             )
     return records
+
+
+def _changes_nothing(what: Planted, task: str, hyper: dict[str, float]) -> bool:
+    """Whether a planted fault is none in this run: of a normaliser that is not there, or on another task."""
+    elsewhere = bool(what.only) and task not in what.only
+    return elsewhere or any(hyper.get(name, value) != value for name, value in what.hyper)
 
 
 def interval(k: int, n: int) -> tuple[float, float]:
@@ -116,6 +129,8 @@ def counted(records: list[dict[str, Any]]) -> dict[str, Any]:
         "not_planted_and_not_learned": _alarms([r for r in healthy if not r["learned"]]),
         "faulty": _of(faulty),
         "faulty_that_did_not_learn": _of([r for r in faulty if not r["learned"]]),
+        "of_new_kinds_that_did_not_learn": _of([r for r in faulty if r["new"] and not r["learned"]]),
+        "alarms_before_a_late_fault": sum(r["early"] for r in faulty),
         "faults": faults,
         "tasks": {
             task: {
@@ -156,7 +171,7 @@ def _of(group: list[dict[str, Any]]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--set", choices=["tuning", "test"], required=True)
+    parser.add_argument("--set", choices=list(SETS), required=True)
     parser.add_argument("--json", type=Path, help="results file; this set's part of it is replaced")
     given = parser.parse_args()
     result = {}
@@ -164,8 +179,9 @@ def main() -> None:
         with np.errstate(all="ignore"):
             result[name] = counted(judged(given.folder, given.set, only))
         print(f"{name}:")
-        for part in ("healthy", "not_planted_and_not_learned", "faulty", "faulty_that_did_not_learn"):
-            print(f"  {part}: {json.dumps(result[name][part])}")
+        for part, found in result[name].items():
+            if part not in ("faults", "tasks"):
+                print(f"  {part}: {json.dumps(found)}")
         for fault, each in result[name]["faults"].items():
             print(
                 f"  {fault:24s} {each['found']:3d} of {each['runs']:3d} found, {each['learned']:3d} learned: "

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from phalanx.analysis.doctor.course import Course
-from phalanx.analysis.doctor.finding import SEVERITIES, Finding
+from phalanx.analysis.doctor.finding import SEVERITIES, Finding, subject
 from phalanx.analysis.doctor.run import examine_run, ordered
 from phalanx.analysis.doctor.settings import SETTINGS, check_settings
 from phalanx.analysis.logs import read_log
@@ -83,7 +83,8 @@ def checkup_settings(path: Path) -> list[Finding]:
 def _of_settings(config: Mapping[str, Any]) -> list[Finding]:
     """The findings on settings, those of their preset filled in, and on the reward that they choose."""
     preset = config.get("preset")
-    if not isinstance(preset, str) or preset == "default":
+    known = set(SETTINGS) <= set(config)  # as in the file of a run, which needs no preset to be filled in
+    if not isinstance(preset, str) or preset == "default" or (preset != "original" and known):
         return check_settings(config)
     from phalanx.runtime.config import PRESETS  # loads JAX, which logs of other tools need not wait for
     from phalanx.runtime.rehearsal import rehearse_settings
@@ -140,8 +141,8 @@ def _with_settings(findings: Sequence[Finding], of_settings: Sequence[Finding]) 
 
 
 def _about(finding: Finding) -> tuple[str, Any]:
-    """The symptom and the specification that it is about."""
-    return finding.symptom, finding.evidence.get("spec")
+    """The symptom and what it is about."""
+    return finding.symptom, subject(finding)
 
 
 def _grave(finding: Finding) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from phalanx.analysis.doctor.finding import Finding
+from phalanx.analysis.doctor.finding import Finding, subject
 from phalanx.runtime.sparkline import ASCII, BLOCKS, sparkline
 
 __all__ = ["Panel"]
@@ -148,7 +148,7 @@ class Panel:
 
 def _told(finding: Finding) -> str:
     """A finding in a line: what, since when, in how many seeds, of which specification."""
-    spec, seeds = finding.evidence.get("spec"), finding.evidence.get("seeds")
+    spec, seeds = subject(finding), finding.evidence.get("seeds")
     since = "" if finding.iteration is None else f" since iteration {finding.iteration}"
     return f"{finding.symptom}{since}{f' ({seeds} seeds)' if seeds else ''}{f': {spec}' if spec else ''}"
 

@@ -40,6 +40,7 @@ class RedFlags:
         self._path, self._mode, self._budget = path, mode, budget
         self._rows: list[list[Mapping[str, Any]]] = [list(rows) for rows in before]
         self._current: tuple[Finding, ...] | None = None
+        self._failed = False
         self._told = {(seed, identity(finding)) for seed, finding in self._look()} if mode else set()
 
     @property
@@ -89,7 +90,10 @@ class RedFlags:
             try:
                 found[seed] = examine_run(log_of_rows(self._path, known), self._budget)
             except Exception:  # a run of hours is not to end because its doctor erred
-                _LOG.warning("the doctor failed on this log; training goes on", exc_info=True)
+                if not self._failed:
+                    level = logging.WARNING if self._mode else logging.DEBUG
+                    _LOG.log(level, "the doctor failed on this log; training goes on", exc_info=True)
+                self._failed = True
         each = list(found.values())
         self._current = (tuple(each[0] if len(self._rows) == 1 else merged(each))) if each else None
         return [(seed, finding) for seed, findings in found.items() for finding in findings]

@@ -28,6 +28,8 @@ _POLICIES = (*(verdict.name.lower() for verdict in Verdict), _RANDOM, _PERFECT)
 _TERMS = ("task", "bonus", "penalty")
 _EPISODES = 16
 _ROWS_ASSUMED = 20_000
+_LONGEST = 5_000
+"""Steps of an episode that are played at most."""
 _BASE_RATES = (0.1, 0.01, 0.5)
 """Shares of malicious events that are assumed where there are settings and no data; the first is the original's."""
 
@@ -140,7 +142,8 @@ def rehearse_settings(config: Mapping[str, Any]) -> list[Finding]:
 
 
 def _assumed(label: np.ndarray, config: Mapping[str, Any]) -> dict[Any, Finding]:
-    length = config.get("episode_events") or PRESETS["original"]["episode_events"]
+    length = config.get("episode_events")
+    length = PRESETS["original"]["episode_events"] if length is None else min(length, _LONGEST)
     played = rehearse(label.astype(np.int32), episode_events=length)
     return {identity(finding): finding for finding in (*check_terms(played), *check_specs(played))}
 

@@ -319,7 +319,10 @@ def _loop(
         logs = [stack.enter_context(folder.metrics()) for folder in folders]
         shown = stack.enter_context(progress(config.iterations)) if progress else Progress()
         shown.diagnose(flags.current)
-        shown.recall([_mean_row(rows) for rows in zip(*(f.read_metrics() for f in folders), strict=False)])
+        if shown.shows_findings:
+            shown.recall(
+                [_mean_row(rows) for rows in zip(*(f.read_metrics() for f in folders), strict=False)]
+            )
         for iteration in range(start + 1, config.iterations + 1):
             state, metrics = advance(task.learn, state)
             rows = _rows(config, jax.tree.map(np.asarray, metrics), iteration, time.monotonic() - begun)

@@ -126,7 +126,7 @@ _BROKEN = {
     "actor-frozen": _set("update/actor", 0.0),
     "critic-frozen": _set("update/critic", 0.0),
     "updates-too-small": _all(_unlearned, _set("update/actor", 2e-6), _set("update/critic", 5e-6)),
-    "weights-vanish": _set("network/norm", 0.1, since=30),
+    "weights-vanish": _all(_unlearned, _set("network/norm", 9.0, since=30)),
     "value-loss-explosion": _all(
         _set("loss/value", 1e5, since=50),
         _set("value/explained_variance", -1e5, since=50),
@@ -171,27 +171,43 @@ def test_what_was_so_before_any_update_comes_before_what_updates_do() -> None:
 
 def test_actions_that_stop_to_matter_midway_are_seen_though_the_reward_had_risen() -> None:
     values = sound()
-    _set("policy/transition_z", 0.0, since=60)(values)
-    found = examine_run(log_of(values))
-    assert [f.symptom for f in found] == ["actions-without-consequence"]
-    assert 60 <= (found[0].iteration or 0) <= 75
+    for name in ("transition", "consequence", "effect"):
+        _set(f"policy/{name}_z", 0.0, since=60)(values)
+    assert grave(values) == []  # the policy has settled what matters
+    _set("reward/episode", -75.0, since=60)(values)
+    found = [f for f in examine_run(log_of(values)) if f.symptom == "actions-without-consequence"]
+    assert len(found) == 1 and 70 <= (found[0].iteration or 0) <= 85
 
 
 def test_a_reward_that_falls_at_once_and_stays_is_no_wandering() -> None:
     rows = np.arange(N)
-    fallen = 9.0 + 11.0 * np.exp(-rows / 2.0) + 0.2 * np.random.default_rng(0).normal(size=N)
-    assert "reward-falls" in symptoms({"reward/episode": fallen})
+    fallen = 9.0 + 11.0 * np.exp(-rows / 3.0) + 0.2 * np.random.default_rng(0).normal(size=N)
+    surer = np.exp(-rows / 5.0) + 0.2
+    assert "reward-falls" in symptoms({"reward/episode": fallen, "policy/entropy": surer})
+    for opening in (
+        [0.05, 0.0, 0.0],
+        [0.0, 0.05, 0.0],
+    ):  # one lucky success of a sparse reward is no level to fall from
+        lucky = np.concatenate([opening, np.zeros(N - 3)])
+        assert "reward-falls" not in symptoms({"reward/episode": lucky, "policy/entropy": surer})
 
 
 def test_a_reward_too_large_explains_an_actor_that_hardly_moves() -> None:
     values = sound()
-    _BROKEN["reward-scale"](values)
-    _BROKEN["actor-frozen"](values)
+    _all(_unlearned, _BROKEN["reward-scale"], _set("update/actor", 1e-6))(values)
     assert "reward-scale" in symptoms(values) and "actor-frozen" not in symptoms(values)
+    _set("update/actor", 0.0)(values)
+    assert symptoms(values)[:2] == ["actor-frozen", "reward-scale"]
 
 
 def test_what_comes_after_numbers_left_their_range_says_nothing() -> None:
     values = sound()
+    assert symptoms(values | {"loss/policy": np.where(np.isin(np.arange(N), (5, 95)), np.nan, 0.0)}) == [
+        "non-finite"
+    ]  # two rows apart; what else the log shows is still looked at
+    two = values | {"loss/policy": np.where(np.isin(np.arange(N), (5, 95)), np.nan, 0.0)}
+    _set("policy/first_ratio_error", 0.2)(two)
+    assert symptoms(two) == ["first-ratio-mismatch", "non-finite"]
     for name in ("network/dead_units", "update/critic"):
         _set(name, 0.0 if name == "update/critic" else 1.0, since=40)(values)
     _BROKEN["non-finite"](values)
@@ -266,6 +282,32 @@ _SOUND_ALL_THE_SAME: dict[str, Callable[[dict[str, np.ndarray]], dict[str, np.nd
     "untrained critic wild at first": lambda v: (
         v | {"value/explained_variance": np.where(np.arange(N) < 6, -30.0, v["value/explained_variance"])}
     ),
+    "one success in a long time of none": lambda v: (
+        v
+        | {
+            "reward/episode": np.where(
+                np.arange(N) < 80, 0.05 * (np.arange(N) == 1), _late(v, 80)["reward/episode"]
+            )
+        }
+        | {"value/target_std": np.full(N, 1e-3), "value/explained_variance": np.linspace(0.1, 0.8, N)}
+    ),
+    "a harder stage, that is learned, too": lambda v: (
+        v
+        | {
+            "reward/episode": v["reward/episode"]
+            - np.where(np.arange(N) > 60, 70.0 - 0.8 * (np.arange(N) - 60), 0)
+        }
+    ),
+    "a policy that nearly always allows at first": lambda v: (
+        v | {"policy/entropy_share": np.full(N, 0.18), "committee/recall": np.linspace(0.05, 0.8, N)}
+    ),
+    "weights that an optimiser decays a little": lambda v: v | {"network/norm": np.linspace(20.0, 9.0, N)},
+    "a critic that is trained alone at first": lambda v: (
+        v | {"update/actor": np.where(np.arange(N) < 8, 0.0, 0.01)}
+    ),
+    "updates that get ever smaller": lambda v: (
+        v | {"update/actor": 0.01 * np.linspace(1, 0, N), "update/critic": 0.02 * np.linspace(1, 0, N)}
+    ),
     "a dip that is got over": lambda v: (
         v
         | {"reward/episode": np.where((np.arange(N) > 3) & (np.arange(N) < 20), -130.0, v["reward/episode"])}
@@ -311,6 +353,12 @@ def test_a_smoothed_reward_that_wanders_does_not_fall() -> None:
             fallen[at] += "reward-falls" in symptoms({"reward/episode": reward})
     assert fallen[0] <= 1  # it learns
     assert fallen[1] <= 12  # it does not, but that it fell is chance
+
+
+def test_a_log_without_a_reward_says_nothing_of_progress() -> None:
+    values = {name: v for name, v in sound().items() if name != "reward/episode"}
+    assert grave(values | {"update/actor": np.full(N, 1e-6), "update/critic": np.full(N, 1e-6)}) == []
+    assert grave(values | {"policy/entropy_share": np.full(N, np.nan)}) == []
 
 
 def test_continuous_actions_have_no_largest_entropy() -> None:

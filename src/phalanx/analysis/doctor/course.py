@@ -15,6 +15,7 @@ __all__ = [
     "first_row",
     "gain_z",
     "lasting",
+    "number",
     "spread_of_last",
     "trailing",
     "wandering_z",
@@ -56,6 +57,11 @@ class Course:
             series = self.log.series[name]
             values[series.row] = series.value
         return values
+
+    def tests(self, name: str) -> Float[np.ndarray, " row"]:
+        """Score tests of an action's effect (``effect``, ``consequence`` or ``transition``), NaN where the policy tries
+        too little for them to mean anything."""
+        return np.where(self("policy/entropy_share") < 0.05, np.nan, self(f"policy/{name}_z"))
 
     def iteration(self, row: int) -> int:
         """The log's own number of a row."""
@@ -223,6 +229,11 @@ def lasting(where: Bool[np.ndarray, " row"]) -> int | None:
         return None
     breaks = np.flatnonzero(~where)
     return int(breaks[-1]) + 1 if len(breaks) else 0
+
+
+def number(value: float) -> float | None:
+    """A figure of the evidence; None where it is not finite."""
+    return float(value) if np.isfinite(value) else None
 
 
 def _held(values: Float[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from phalanx.errors import unknown_name
 
-__all__ = ["SEVERITIES", "SYMPTOMS", "Finding", "diagnosis", "explained", "identity"]
+__all__ = ["SEVERITIES", "SYMPTOMS", "Finding", "diagnosis", "explained", "identity", "subject"]
 
 SEVERITIES = ("error", "warning", "info")
 
@@ -97,8 +97,13 @@ def diagnosis(findings: Sequence[Finding]) -> dict[str, Any]:
 
 
 def identity(finding: Finding) -> tuple[str, str, Any]:
-    """What makes two findings the same one: symptom, severity, and the specification that it is about."""
-    return finding.symptom, finding.severity, finding.evidence.get("spec")
+    """What makes two findings the same one: symptom, severity, and what it is about."""
+    return finding.symptom, finding.severity, subject(finding)
+
+
+def subject(finding: Finding) -> Any:
+    """The specification, or the term of the reward, that a finding is about; None where it is about the run."""
+    return finding.evidence.get("spec", finding.evidence.get("term"))
 
 
 def explained(finding: Finding | Mapping[str, Any], width: int = 110) -> list[str]:

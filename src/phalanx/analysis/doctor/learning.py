@@ -1,4 +1,4 @@
-"""Rules on whether and how a run learns: the critic, the policy's steps, its randomness, the reward.
+"""Rules on how a run learns: the critic, the policy's steps, its randomness, the reward's scale.
 
 What they say of progress holds up to the last row of the log, and is taken back where a run gets over it.
 """
@@ -9,22 +9,17 @@ from jaxtyping import Float
 from phalanx.analysis.doctor.answers import same_answers
 from phalanx.analysis.doctor.course import (
     Course,
-    accumulated,
     first_row,
-    gain_z,
     lasting,
-    spread_of_last,
+    number,
     trailing,
-    wandering_z,
 )
 from phalanx.analysis.doctor.finding import Finding
 
 __all__ = [
     "check_critic",
-    "check_effect",
     "check_entropy",
     "check_kl",
-    "check_reward",
     "check_reward_scale",
     "check_steps",
 ]
@@ -49,9 +44,9 @@ def check_kl(course: Course) -> list[Finding]:
             "kl-explosion",
             "error",
             {
-                "approx_kl": _number(kl[row]),
-                "clip_fraction": _number(course("policy/clip_fraction")[row]),
-                "parameters_moved": _number(moved[row]),
+                "approx_kl": number(kl[row]),
+                "clip_fraction": number(course("policy/clip_fraction")[row]),
+                "parameters_moved": number(moved[row]),
             },
             "an update moves the policy so far that the rollout says nothing of the new one: the learning rate "
             "is too high, the epochs too many, or the clip is off",
@@ -81,16 +76,16 @@ def check_entropy(course: Course) -> list[Finding]:
     # of events that are nearly all harmless a good policy answers nearly all alike, and with certainty
     apart = trailing(course("committee/recall") - course("committee/false_alarm_rate"), 3) > 0.05
     unknown = np.full(len(course), not course.rewards)
-    born = course.has("policy/entropy_share") and len(share) > 2 and float(np.nanmax(share[:3])) < 0.2
-    before = ~course.improved & ~unknown | born & (trailing(share, 3) < 0.2)
-    low = trailing(share, 3) < (0.2 if born else 0.1)
-    row = lasting(low & (rows >= 11) & ~apart & before)
+    opening = share[:3][np.isfinite(share[:3])]
+    born = course.has("policy/entropy_share") and len(opening) > 1 and bool(opening.max() < 0.12)
+    low = trailing(share, 3) < (0.12 if born else 0.1)
+    row = lasting(low & (rows >= 11) & ~apart & (~course.improved & ~unknown | born))
     if row is not None:
         findings.append(
             Finding(
                 "entropy-collapse",
-                "error",
-                {"entropy_share": float(share[row]), "entropy": _number(course("policy/entropy")[row])}
+                "warning" if course.improved[-1] else "error",
+                {"entropy_share": float(share[row]), "entropy": number(course("policy/entropy")[row])}
                 | ({"from_the_start": True} if born else {}),
                 "the policy answers the same with near certainty before the reward has risen: it no longer "
                 "tries anything from which it could learn better",
@@ -101,7 +96,7 @@ def check_entropy(course: Course) -> list[Finding]:
         )
     uniform = (trailing(share, 10) > 0.97) & course.late & ~course.improved & ~unknown
     # the advantages say clearly what is better, and the policy stays where it is
-    known = trailing(_effect(course, "effect"), 10) > 4.0
+    known = trailing(course.tests("effect"), 10) > 4.0
     fallen = np.concatenate([np.full(min(15, len(share)), np.nan), share[:-15] - share[15:]])
     held_up = (trailing(share, 5) > 0.85) & known & (trailing(fallen, 5) < 0.02) & (rows >= 25)
     row = lasting(uniform | held_up)
@@ -133,7 +128,7 @@ def check_reward_scale(course: Course) -> list[Finding]:
             Finding(
                 "reward-scale",
                 "warning" if course.improved[-1] else "error",
-                {"value_error": float(error[row]), "explained_variance": _number(explained[row])},
+                {"value_error": float(error[row]), "explained_variance": number(explained[row])},
                 f"value targets lie {error[row]:.2g} of the critic's units from what it says, more than an "
                 "optimiser can follow whose steps are as large as the learning rate: the value loss is huge "
                 "whatever the policy does",
@@ -146,17 +141,16 @@ def check_reward_scale(course: Course) -> list[Finding]:
     # at the end of a run that went well targets may hardly differ, and before the first success of a sparse reward
     varied = np.zeros(len(course), bool)
     for reward in course.rewards:
-        varied |= np.fmax.accumulate(reward) > np.fmin.accumulate(reward)
-    tiny = (spread < 1e-2) & (explained <= 0.5) & ~course.improved
-    row = first_row(tiny & (rows < 12))
-    row = lasting(tiny & varied) if row is None else row
+        changes = np.cumsum(np.abs(np.diff(reward, prepend=np.nan)) > 0)
+        varied |= changes > 0.5 * np.cumsum(np.isfinite(reward))
+    row = lasting((spread < 1e-2) & (explained <= 0.5) & ~course.improved & varied)
     if row is None:
         return []
     return [
         Finding(
             "reward-scale",
             "error",
-            {"target_spread": float(spread[row]), "explained_variance": _number(explained[row])},
+            {"target_spread": float(spread[row]), "explained_variance": number(explained[row])},
             f"value targets differ by some {spread[row]:.2g} of the critic's units: its own noise hides them, "
             "and the value loss looks small while nothing is learned",
             "normalise the value targets (phalanx train --normalizer popart; VecNormalize in "
@@ -174,19 +168,20 @@ def check_steps(course: Course) -> list[Finding]:
     actor, critic = (
         np.fmax.accumulate(trailing(course(f"update/{half}"), 3)) for half in ("actor", "critic")
     )
+    warm = np.arange(len(course)) >= _WARM_UP  # some train the critic alone at first
     for half, moved, other in (("actor", actor, critic), ("critic", critic, actor)):
-        row = first_row((moved < _STILL * other) & (np.arange(len(course)) < _WARM_UP))
-        if row is not None and moved[-1] < _STILL * other[-1]:
+        row = lasting((moved < _STILL * other) & warm)
+        if row is not None:
             return [_frozen(course, half, row, moved[row], other[row])]
     both = np.fmax(actor, critic)
-    row = lasting((both < 2e-4) & ~course.improved & (np.arange(len(course)) >= _WARM_UP))
-    if row is None:
+    row = lasting((both < 2e-4) & ~course.improved & warm)
+    if row is None or not course.rewards:
         return []
     return [
         Finding(
             "updates-too-small",
             "error",
-            {"actor_moved": _number(actor[row]), "critic_moved": _number(critic[row])},
+            {"actor_moved": number(actor[row]), "critic_moved": number(critic[row])},
             "no update has moved the parameters by more than a five-thousandth of their length, where a run that "
             "learns moves them by a thousandth to a tenth: the learning rate is too low, or gradients are cut away",
             "ten to a hundred times the learning rate; look at the norm that gradients are cut to and at the "
@@ -231,9 +226,9 @@ def _wild(course: Course) -> Finding | None:
         "value-loss-explosion",
         "error",
         {
-            "value_loss": _number(loss[row]),
-            "least_so_far": _number(least[row]),
-            "explained_variance": _number(wild[row]),
+            "value_loss": number(loss[row]),
+            "least_so_far": number(least[row]),
+            "explained_variance": number(wild[row]),
         },
         "the critic is far worse than a constant, and getting no better: its updates are too large for the targets",
         "a tenth of the learning rate of the critic; normalise the value targets",
@@ -259,9 +254,9 @@ def _constant(course: Course) -> Finding | None:
         "value-loss-stuck",
         severity,
         {
-            "explained_variance": _number(told[row]),
-            "linear_critic": _number(possible[row]),
-            "value_loss": _number(course("loss/value")[row]),
+            "explained_variance": number(told[row]),
+            "linear_critic": number(possible[row]),
+            "value_loss": number(course("loss/value")[row]),
         },
         "the critic says the same of every state while returns differ"
         + (
@@ -297,142 +292,3 @@ def _blind(course: Course) -> Finding | None:
         "print observations beside rewards; without a memory, look for what it would have to remember",
         course.iteration(row),
     )
-
-
-def _effect(course: Course, name: str) -> Float[np.ndarray, " row"]:
-    """Score tests of an action's effect, where the policy tries enough for them to mean anything."""
-    z = course(f"policy/{name}_z")
-    return np.where(course("policy/entropy_share") < 0.05, np.nan, z)
-
-
-def check_effect(course: Course) -> list[Finding]:
-    """Neither the advantage nor what follows depends on the action taken."""
-    tests = np.cumsum(np.isfinite(_effect(course, "effect")))
-    effect, consequence, transition = (
-        np.fmax.accumulate(accumulated(_effect(course, name)))
-        for name in ("effect", "consequence", "transition")
-    )
-    none = (tests >= 10) & (effect < 3.5) & ~(consequence >= 3.5) & ~(transition >= 3.5) & ~course.improved
-    row = lasting(none & (np.arange(len(course)) >= round(0.05 * course.budget)))
-    if row is None:
-        row = _severed(course)
-    return [] if row is None else [_without_effect(course, row, effect[row], consequence[row])]
-
-
-def _severed(course: Course) -> int | None:
-    """Since when what is seen next no longer depends on the action, where it clearly did before."""
-    now = accumulated(_effect(course, "transition"), 10)
-    known = np.cumsum(np.isfinite(_effect(course, "transition")))
-    tests = known - np.concatenate([np.zeros(10), known])[: len(course)]
-    row = lasting((np.fmax.accumulate(now) > 8.0) & (now < 2.0) & (tests >= 8))
-    return row if row is not None and len(course) - row >= 10 else None
-
-
-def _without_effect(course: Course, row: int, effect: float, consequence: float) -> Finding:
-    """Why nothing follows from what the learner believes that it did."""
-    predictable = trailing(course("features/predictable"), 5)
-    if predictable[row] < 0.05:
-        return Finding(
-            "unlearnable-observation",
-            "error",
-            {"predictable": float(predictable[row]), "effect_z": _number(effect)},
-            "what is seen at one step tells nothing of what is seen at the next, and nothing follows from the "
-            "action: the features are noise, or change their places",
-            "print a few observations in a row; look at the order in which features are put together, and at "
-            "whose observation it is",
-            course.iteration(row),
-        )
-    return Finding(
-        "actions-without-consequence",
-        "error",
-        {"effect_z": _number(effect), "consequence_z": _number(consequence)},
-        "what follows does not depend on the action that the learner believes it took: not the advantage, nor "
-        "the value of the next state",
-        "see that the action stored is the one carried out in that environment at that step; if it is, the task "
-        "gives nothing to decide",
-        course.iteration(row),
-    )
-
-
-def check_reward(course: Course) -> list[Finding]:
-    """No improvement over the untrained policy, less than it had, or an improvement that is lost again."""
-    if not course.rewards:
-        return []
-    reward = course.rewards[0]
-    lost = _loss_of_gain(course, reward)
-    if lost is not None:
-        return [lost]
-    z = np.fmin.reduce([gain_z(reward, 8, opening) for opening in (3, 8)])
-    below = lasting((z < -3.0) & ~course.improved)
-    # a fall at once, and a level kept since: rows that wander do not stay where they came to
-    opening = reward[np.isfinite(reward)][:3]
-    fall = trailing(reward, 3) - (opening.mean() if len(opening) else np.nan)
-    settled = fall < -10.0 * spread_of_last(reward, 20)
-    strong = (z < -5.0) & ((wandering_z(reward) < -2.5) | settled) & (np.arange(len(course)) >= 12)
-    if below is not None and strong[below:].any():
-        row = below + int(np.argmax(strong[below:]))
-        return [
-            Finding(
-                "reward-falls",
-                "error",
-                {"gain_z": float(z[row]), "reward": _number(reward[row])},
-                "the reward falls below that of the untrained policy: what is learned is the opposite, or a "
-                "policy that stopped trying",
-                "look at the sign of the reward, of the advantage and of the policy loss",
-                course.iteration(row),
-            )
-        ]
-    told = np.max([np.cumsum(np.isfinite(each)) for each in course.rewards], axis=0)
-    row = lasting(course.late & ~course.improved & (told >= 15))
-    if row is None:
-        return []
-    varies = any(np.nanmax(each) > np.nanmin(each) for each in course.rewards)
-    return [
-        Finding(
-            "reward-flat",
-            "warning" if varies else "info",
-            {"gain_z": _number(z[row]), "reward": _number(reward[row])},
-            "the reward is no better than that of the untrained policy",
-            "look at the other findings first; if there is none: more exploration, a larger learning rate, more "
-            "steps an iteration, or a task in which the first successes are easier to come by",
-            course.iteration(row),
-        )
-    ]
-
-
-def _loss_of_gain(course: Course, reward: Float[np.ndarray, " row"]) -> Finding | None:
-    """The reward is back where it began, after a clear rise, and stays there."""
-    level = trailing(reward, 8)
-    known = reward[np.isfinite(reward)]
-    if not len(known):
-        return None
-    opening = float(np.mean(known[:3]))
-    best = np.fmax.accumulate(level)
-    risen = np.logical_or.accumulate(
-        wandering_z(reward) > 2.5
-    )  # by more than smoothed rows wander by themselves
-    kept = (level - opening) / np.maximum(best - opening, 1e-30)
-    row = None
-    for share, rows in ((0.2, 8), (0.4, max(16, round(0.2 * course.budget)))):
-        began = lasting(course.improved & risen & (kept < share))
-        if began is not None and len(course) - began >= rows:
-            row = began + rows - 1 if row is None else min(row, began + rows - 1)
-    if row is None:
-        return None
-    z = {name: _effect(course, name) for name in ("effect", "consequence")}
-    now = {name: float(trailing(values, 8)[row]) for name, values in z.items()}
-    at_first = [float(np.nanmedian(values[:5])) for values in z.values() if np.isfinite(values[:5]).any()]
-    if max(at_first, default=0.0) > 3.0 and max(now.values()) < 1.0:  # as good a policy had an effect then
-        return _without_effect(course, row, now["effect"], now["consequence"])
-    return Finding(
-        "reward-falls",
-        "error",
-        {"best": float(best[row]), "now": float(level[row]), "untrained": opening},
-        "the reward had risen and is back at that of the untrained policy: an update destroyed what was learned",
-        "a smaller learning rate, or one that falls over the run; go on from a checkpoint before the fall",
-        course.iteration(row),
-    )
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

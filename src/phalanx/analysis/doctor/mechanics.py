@@ -25,16 +25,19 @@ _AGENT = re.compile(r"^member/[^/]+/")
 
 def check_non_finite(course: Course) -> tuple[list[Finding], int]:
     """A loss, the entropy or the KL divergence is not a number or infinite, of any agent, twice or at the end; and how
-    many rows came before."""
+    many rows came before it stayed so."""
     bad: dict[str, int] = {}
+    end = len(course)
     for name, series in course.log.series.items():
         if _AGENT.sub("", name) not in _FINITE:
             continue
         rows = series.row[~np.isfinite(series.value)]
         if len(rows) > 1 or (len(rows) == 1 and rows[0] == series.row[-1] and len(series.row) > 1):
             bad[name] = int(rows[0])
+            n_last = int(np.argmax(np.append(np.isfinite(series.value[::-1]), True)))  # not finite to the end
+            end = min(end, int(series.row[-n_last]) if n_last else end)
     if not bad:
-        return [], len(course)
+        return [], end
     name, row = min(bad.items(), key=lambda item: item[1])
     finding = Finding(
         "non-finite",
@@ -47,7 +50,7 @@ def check_non_finite(course: Course) -> tuple[list[Finding], int]:
         "torch.autograd.set_detect_anomaly(True)",
         course.iteration(row),
     )
-    return [finding], row
+    return [finding], end
 
 
 def check_first_ratio(course: Course) -> list[Finding]:
@@ -248,7 +251,7 @@ def check_weights(course: Course) -> list[Finding]:
     return [
         Finding(
             "weights-vanish",
-            "error",
+            "info" if course.improved[-1] else "error",
             {"of_the_first_length": float(norm[row] / known[0])},
             "the parameters shrink while training goes on: a penalty on their size outweighs the losses, and the "
             "networks say less and less of what they see",

@@ -193,14 +193,16 @@ def _buried(
         },
     }
     ratio = f"{undecided / stake:.2g} times" if stake > 0 else "and nothing is"
+    scatter = played.choices[name].mean(axis=1).std()
     return Finding(
         "reward-scale",
         "warning",
-        evidence,
+        evidence | {"undecided_scatter": float(scatter)},
         f"the {name} buries the {task}'s reward: where learning starts ({played.untrained} answers) its mean is "
         f"{means[name][start]:.3g} a step against {means[task][start]:.3g}, and the part of it that comes whatever "
-        f"the verdict is of size {undecided:.3g}, {ratio} what a verdict decides of the {task}'s ({stake:.3g}): a "
-        f"single step's reward hardly tells whether its verdict was right",
+        f"the verdict is of size {undecided:.3g} (a level, and a scatter of {scatter:.3g} about it), {ratio} what a "
+        f"verdict decides of the {task}'s ({stake:.3g}): it sets the scale of returns and of the value loss, and with "
+        "a time limit that counts as termination they tell the clock",
         f"weigh the {name} down until it is a fraction of the {task}'s reward, charge it to the verdicts that caused "
         "it, or make it a constraint with a multiplier of its own",
     )

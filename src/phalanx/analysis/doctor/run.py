@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from phalanx.analysis.doctor import answers, learning, mechanics
+from phalanx.analysis.doctor import answers, consequences, learning, mechanics
 from phalanx.analysis.doctor.course import Course
-from phalanx.analysis.doctor.finding import SEVERITIES, Finding
+from phalanx.analysis.doctor.finding import SEVERITIES, Finding, subject
 from phalanx.analysis.logs import TrainingLog
 
 __all__ = ["CAUSAL_ORDER", "examine_run", "ordered"]
@@ -15,13 +15,13 @@ CAUSAL_ORDER = (
     "first-ratio-mismatch",
     "actions-not-sampled",
     "memory-not-reset",
+    "actor-frozen",
+    "critic-frozen",
     "unlearnable-observation",
     "reward-scale",
     "kl-explosion",
     "weights-vanish",
     "dead-units",
-    "actor-frozen",
-    "critic-frozen",
     "termination-as-time-limit",
     "time-limit-as-termination",
     "normalizer-stale",
@@ -45,9 +45,6 @@ CAUSAL_ORDER = (
 )
 """What brings about what: a broken law explains a critic that fails, and that a reward that does not rise."""
 
-_CONSEQUENCES = {"reward-scale": ("actor-frozen",), "dead-units": ("actor-frozen", "critic-frozen")}
-"""What the finding of a key makes happen, and is not said beside it: gradients cut together to one norm, or cut off."""
-
 _CHECKS = (
     mechanics.check_first_ratio,
     mechanics.check_actions_sampled,
@@ -62,8 +59,8 @@ _CHECKS = (
     learning.check_entropy,
     learning.check_reward_scale,
     learning.check_critic,
-    learning.check_effect,
-    learning.check_reward,
+    consequences.check_effect,
+    consequences.check_reward,
     answers.check_collapse,
     answers.check_detection,
     answers.check_pivotal,
@@ -84,8 +81,21 @@ def examine_run(log: TrainingLog, budget: int | None = None) -> list[Finding]:
         found, end = mechanics.check_non_finite(Course(log, budget))
         course = Course(log.upto(end), budget)  # figures that came after say nothing
         found += [finding for check in _CHECKS for finding in check(course)]
-    explained = {symptom for finding in found for symptom in _CONSEQUENCES.get(finding.symptom, ())}
-    return ordered([finding for finding in found if finding.symptom not in explained])
+    told = ordered([finding for finding in found if not any(_brought(cause, finding) for cause in found)])
+    first = {(finding.symptom, subject(finding)): finding for finding in reversed(told)}
+    return [finding for finding in told if finding is first[finding.symptom, subject(finding)]]
+
+
+def _brought(cause: Finding, finding: Finding) -> bool:
+    """Whether a finding is what another, that is as grave and came no later, makes happen: a half that hardly moves,
+    not one that never does, for gradients are cut to one norm together, or end at dead units."""
+    half = finding.symptom.removesuffix("-frozen")
+    if half == finding.symptom or not finding.evidence[f"{half}_moved"]:
+        return False
+    large = cause.symptom == "reward-scale" and "value_error" in cause.evidence and half == "actor"
+    as_grave = SEVERITIES.index(cause.severity) <= SEVERITIES.index(finding.severity)
+    first = (cause.iteration or 0) <= (finding.iteration or 0)
+    return (large or cause.symptom == "dead-units") and as_grave and first
 
 
 def ordered(found: Sequence[Finding]) -> list[Finding]:

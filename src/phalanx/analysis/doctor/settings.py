@@ -14,6 +14,7 @@ SETTINGS: Mapping[str, tuple[type, ...]] = {
     "gamma": (float, int),
     "members": (int,),
     "faults": (int, type(None)),
+    "episode_events": (int, type(None)),
 }
 """What is judged, and of which kind it is."""
 
