@@ -116,13 +116,16 @@ def check_reward(course: Course) -> list[Finding]:
     row = lasting(course.late & ~course.improved & (told >= 15))
     if row is None:
         return []
+    unclear = bool(course.rise_z[-1] > 2.5)  # it may be rising, in much noise
     varies = any(np.nanmax(each) > np.nanmin(each) for each in course.rewards)
     return [
         Finding(
             "reward-flat",
-            "warning" if varies else "info",
-            {"gain_z": number(z[row]), "reward": number(reward[row])},
-            "the reward is no better than that of the untrained policy",
+            "warning" if varies and not unclear else "info",
+            {"rise_z": number(course.rise_z[-1]), "reward": number(reward[row])},
+            "the reward is "
+            + ("not clearly" if unclear else "no")
+            + " better than that of the untrained policy",
             "look at the other findings first; if there is none: more exploration, a larger learning rate, more "
             "steps an iteration, or a task in which the first successes are easier to come by",
             course.iteration(row),

@@ -18,6 +18,7 @@ __all__ = [
     "number",
     "spread_of_last",
     "trailing",
+    "trend_z",
     "wandering_z",
 ]
 
@@ -78,19 +79,23 @@ class Course:
         return tuple(self(name) for name in ("reward/step", "reward/episode") if self.has(name))
 
     @cached_property
+    def rise_z(self) -> Float[np.ndarray, " row"]:
+        """How clearly a reward lies above that of the untrained policy, or rises, in standard errors; the largest of
+        several ways to see it."""
+        if not self.rewards:
+            return np.full(len(self), np.nan)
+        ways = [
+            gain_z(reward, window, opening)
+            for reward in self.rewards
+            for window in _WINDOWS
+            for opening in _OPENINGS
+        ]
+        return np.fmax.reduce([*ways, *(trend_z(reward) for reward in self.rewards)])
+
+    @cached_property
     def improved(self) -> Bool[np.ndarray, " row"]:
         """Whether a reward had risen clearly above that of the untrained policy, at any row so far."""
-        if not self.rewards:
-            return np.zeros(len(self), bool)
-        z = np.fmax.reduce(
-            [
-                gain_z(reward, window, opening)
-                for reward in self.rewards
-                for window in _WINDOWS
-                for opening in _OPENINGS
-            ]
-        )
-        return np.maximum.accumulate(np.nan_to_num(z, nan=-np.inf)) > 4.0
+        return np.maximum.accumulate(np.nan_to_num(self.rise_z, nan=-np.inf)) > 4.0
 
 
 def trailing(values: Float[np.ndarray, " row"], window: int, share: float = 0.5) -> Float[np.ndarray, " row"]:
@@ -162,9 +167,7 @@ def gain_z(values: Float[np.ndarray, " row"], window: int = 8, opening: int = 3)
     if n < opening + window:
         return result
     means = np.lib.stride_tricks.sliding_window_view(told, window).mean(axis=1)
-    variance = np.max(
-        [_error_of_row(told, scale) for scale in _SCALES], axis=0
-    )  # of a row, as if they were independent
+    variance = _variance_of_row(told)
     error = np.sqrt(variance[window - 1 :] * (1.0 / window + 1.0 / opening))
     size = np.maximum.accumulate(np.abs(told))[window - 1 :]
     result[known[window - 1 :]] = (means - told[:opening].mean()) / np.maximum(
@@ -172,6 +175,37 @@ def gain_z(values: Float[np.ndarray, " row"], window: int = 8, opening: int = 3)
     )
     result[known[: window - 1 + opening]] = np.nan
     return _held(result)
+
+
+def trend_z(values: Float[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:
+    """The slope of a straight line through the rows so far, in standard errors as in ``gain_z``: a slow rise in much
+    noise, which no few rows show.
+
+    Example:
+        >>> noise = np.random.default_rng(0).normal(size=150)
+        >>> bool(trend_z(noise + 0.01 * np.arange(150))[-1] > 3.0), bool(abs(trend_z(noise)[-1]) < 3.0)
+        (True, True)
+    """
+    known = np.flatnonzero(np.isfinite(values))
+    result = np.full(len(values), np.nan)
+    told = values[known]
+    n = len(told)
+    if n < 16:
+        return result
+    count, at = np.arange(1, n + 1), np.arange(n)
+    centred = told - told[0]
+    moments = np.cumsum(at * centred) / count - np.cumsum(at) / count * np.cumsum(centred) / count
+    spread = (np.square(count) - 1.0) / 12.0
+    error = np.sqrt(_variance_of_row(told) / np.maximum(count * spread, 1e-30))
+    size = np.maximum.accumulate(np.abs(told)) / np.maximum(count, 1)
+    z = moments / np.maximum(spread, 1e-30) / np.maximum(error, 1e-9 * np.maximum(size, 1e-30))
+    result[known[15:]] = z[15:]
+    return _held(result)
+
+
+def _variance_of_row(told: Float[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:
+    """The variance of a row as if rows were independent, by the scale that shows most."""
+    return np.max([_error_of_row(told, scale) for scale in _SCALES], axis=0)
 
 
 def wandering_z(values: Float[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:

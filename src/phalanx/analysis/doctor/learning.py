@@ -219,7 +219,8 @@ def _wild(course: Course) -> Finding | None:
     beside = trailing(np.sqrt(np.maximum(1.0 - explained, 0.0)) * course("value/target_std") / size, 5)
     far = (beside >= 3.0) | np.isnan(beside) & ~course.improved
     grown = (smooth > 1e3 * np.maximum(least, 1e-12)) & (wild < -1.0)
-    row = lasting((grown | (wild < -20.0)) & far & (np.arange(len(course)) >= _WARM_UP))
+    felt = ~(smooth < 0.1)  # of its units: less hardly moves anything
+    row = lasting((grown | (wild < -20.0)) & far & felt & (np.arange(len(course)) >= _WARM_UP))
     if row is None:
         return None
     return Finding(

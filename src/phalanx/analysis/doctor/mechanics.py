@@ -130,8 +130,7 @@ def check_ends(course: Course) -> list[Finding]:
     )  # episodes as long as the longest, beside that one
     limit = trailing(np.where(count >= 2.0, ties / np.maximum(count - 1.0, 1.0), np.nan), 8)
     # a critic that knows nothing yet, or is wild, is off everywhere
-    explained, rows = trailing(course("value/explained_variance"), 8), np.arange(len(course))
-    sane = (explained > 0.1) | (explained > -0.5) & course.late
+    sane, rows = trailing(course("value/explained_variance"), 8) > 0.1, np.arange(len(course))
     row = lasting(sane & (limit >= 0.3) & (np.abs(bias) > 0.5) & longer & (rows >= 10))
     if row is not None:
         findings.append(
