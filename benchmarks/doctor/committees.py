@@ -26,7 +26,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "mappo": {"preset": "mappo"},
     "apart": {"preset": "default"},
 }
-SIZE = {"envs": 16, "steps": 64, "iterations": 60, "minibatches": 4, "eval_every": 20, "checkpoint_every": 60}
+SIZE = {"envs": 16, "steps": 64, "iterations": 40, "minibatches": 4, "eval_every": 20, "checkpoint_every": 40}
 
 
 def metrics_of(kind: str, change: dict[str, Any], seeds: int, seed: int, path: Path) -> dict[str, np.ndarray]:
