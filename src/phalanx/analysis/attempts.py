@@ -43,10 +43,10 @@ _WORDS = (
 
 
 def outcome(findings: Sequence[Finding], f1: float | None, learned: bool) -> str:
-    """What became of an attempt, in words.
+    """What became of an attempt, in words; of what only some seeds show, in how many.
 
     Args:
-        findings: of the doctor.
+        findings: of the doctor; those of settings, which tell of no course, are left out.
         f1: at the last validation.
         learned: whether the reward has risen.
 
@@ -54,13 +54,18 @@ def outcome(findings: Sequence[Finding], f1: float | None, learned: bool) -> str
         >>> outcome([], 0.8, True)
         'learns: F1 0.800'
     """
-    found = {finding.symptom for finding in findings if finding.severity != "info"}
-    told = [words for symptom, words in _WORDS if symptom in found]
+    found = {f.symptom: f for f in findings if f.severity != "info" and f.iteration is not None}
+    told = [words + _in_seeds(found[symptom]) for symptom, words in _WORDS if symptom in found]
     end = "" if f1 is None else f"F1 {f1:.3f}"
     if told:
         return ", ".join([*told, end] if end else told)
     word = "learns" if learned else "no better than untrained yet"
     return f"{word}: {end}" if end else word
+
+
+def _in_seeds(finding: Finding) -> str:
+    n, _, of = str(finding.evidence.get("seeds", "")).partition(" of ")
+    return f" ({n} of {of})" if n != of else ""
 
 
 def attempt_row(
