@@ -113,3 +113,34 @@ def test_settings_without_any_setting_are_no_settings(
     config.write_text("{}")
     assert main(["doctor", "--config", str(config)]) == 3
     assert "none of the settings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"preset": "foo"}, "unknown preset 'foo'"),
+        ({"gamma": 1.5}, "gamma=1.5: expected 0 to 1"),
+        ({"members": 4, "faults": -5}, "faults=-5: expected 0 or more"),
+        ({"members": -1}, "members=-1: expected 1 or more"),
+        ({"preset": "original", "episode_events": 0}, "episode_events=0: expected 1 or more"),
+        ({"memebrs": 3, "gamma": 0.9}, "did you mean 'members'"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(
+    settings: dict[str, object], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(settings))
+    assert main(["doctor", "--config", str(file)]) == 3
+    assert said in capsys.readouterr().err
+
+
+def test_a_log_that_says_little_is_not_called_healthy_without_a_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "log.csv"
+    file.write_text("iteration,reward/episode\n1,0.5\n")
+    assert main(["doctor", str(file)]) == 0
+    shown = capsys.readouterr().out
+    assert "1 update," in shown and "few updates: 1" in shown and "healthy says little" in shown
+    assert "not logged: loss/value, loss/policy" in shown

@@ -23,7 +23,7 @@ VERBS = {
     "train": ("phalanx.cli_train", "train a committee of agents"),
     "evaluate": ("phalanx.cli_evaluate", "measure a trained run: detection, response, committee"),
     "compare": ("phalanx.cli_compare", "let runs and baselines answer the same episodes"),
-    "doctor": ("phalanx.cli_doctor", "say what is wrong with a task before training"),
+    "doctor": ("phalanx.cli_doctor", "say why a training run fails, from any PPO log, or what a task allows"),
     "simulate": ("phalanx.cli_simulate", "write a table of simulated events with truth"),
     "ingest": ("phalanx.cli_ingest", "turn recorded telemetry into an event table"),
     "report": ("phalanx.cli_report", "write the report of a run as one HTML file"),

@@ -148,11 +148,15 @@ def _played(task: Mapping[str, Any]) -> list[str]:
 
 
 def _about_run(run: Mapping[str, Any]) -> list[str]:
+    tool = "some tool" if run["tool"] == "unknown" else run["tool"]
     seeds = f"{run['seeds']} seeds, " if run["seeds"] > 1 else ""
     done = f"{run['rows']}" if not run["budget"] else f"{run['rows']} of {run['budget']}"
     lines = [
-        f"{run['source']}: a log of {run['tool']}, {seeds}{done} updates, {len(run['read'])} quantities read"
+        f"{run['source']}: a log of {tool}, {seeds}{done} update{'s' * (run['rows'] != 1)}, {len(run['read'])} "
+        "quantities read"
     ]
+    if run["missing"]:
+        lines.append(f"not logged: {', '.join(run['missing'])}")
     return [*lines, *(f"note: {note}" for note in run["notes"]), ""]
 
 

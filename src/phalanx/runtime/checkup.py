@@ -1,6 +1,7 @@
 """The doctor's look at a training run: phalanx's own, of one seed or several, or anybody's log."""
 
 import dataclasses
+import difflib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,8 +11,8 @@ from phalanx.analysis.doctor.course import Course
 from phalanx.analysis.doctor.finding import SEVERITIES, Finding, subject
 from phalanx.analysis.doctor.run import examine_run, ordered
 from phalanx.analysis.doctor.settings import SETTINGS, check_settings
-from phalanx.analysis.logs import read_log
-from phalanx.errors import DataError
+from phalanx.analysis.logs import STANDARD, read_log
+from phalanx.errors import DataError, unknown_name
 from phalanx.files import read_structured
 
 __all__ = ["checkup", "checkup_settings", "merged"]
@@ -59,10 +60,29 @@ def checkup(path: Path, mapping: Mapping[str, str] | None = None) -> tuple[dict[
         "budget": budget,
         "improved": sum(bool(Course(log, len(log)).improved[-1]) for log in logs),
         "read": read,
+        "missing": [name for name in STANDARD if name not in read],
         "unread": sorted({name for log in logs for name in log.unread}),
-        "notes": [*missing, *dict.fromkeys(note for log in logs for note in log.notes)],
+        "notes": [
+            *missing,
+            *_little(max(len(log) for log in logs), read),
+            *dict.fromkeys(note for log in logs for note in log.notes),
+        ],
     }
     return about, findings
+
+
+def _little(rows: int, read: Sequence[str]) -> list[str]:
+    """What keeps "healthy" from meaning much."""
+    few = (
+        [f"few updates: {rows}; most rules need 10 to 25, those on progress half of the budget"]
+        if rows < 10
+        else []
+    )
+    blind = sum(name in STANDARD for name in read) < 4
+    return [
+        *few,
+        *(["few of the quantities that rules look at are in this log: healthy says little"] if blind else []),
+    ]
 
 
 def checkup_settings(path: Path) -> list[Finding]:
@@ -77,6 +97,16 @@ def checkup_settings(path: Path) -> list[Finding]:
             f"{path}: none of the settings that are judged is in it ({', '.join(SETTINGS)}); expected the "
             "config.json of a run, or a file of such keys"
         )
+    preset = config.get("preset")
+    if isinstance(preset, str):
+        from phalanx.runtime.config import PRESETS
+
+        if preset not in PRESETS:
+            raise DataError(f"{path}: {unknown_name('preset', preset, tuple(PRESETS))}")
+    for name in config:
+        close = difflib.get_close_matches(name, SETTINGS, 1, 0.75)
+        if close and name not in SETTINGS and close[0] not in config:
+            raise DataError(f"{path}: {name!r} is no setting; did you mean {close[0]!r}?")
     return ordered(_of_settings(config))
 
 

@@ -23,6 +23,11 @@ from phalanx.runtime.task import default_split
 
 __all__ = ["Question", "examine"]
 
+_ASSUMED = (
+    "the notebook's seven columns are there, so its task is judged: those columns, its reward, three members; "
+    "--preset default judges another"
+)
+
 _PRESETS = ("default", "original")
 _ORIGINAL_SEED = 42
 _WHO = ("host", "subject", "parent", "object")
@@ -116,8 +121,9 @@ def examine(question: Question) -> tuple[dict[str, Any], list[Finding], tuple[st
     )
     figures, findings = examine_task(task)
     figures |= {"split": how, "reward": "original" if original else "default"}
+    chosen = [_ASSUMED] if notebook and question.preset is None else []
     bad = [f"{len(read.rejects)} bad rows were left out"] if read.rejects else []
-    return figures, findings, (*read.notes, *bad, *splits.notes, *encoder.notes)
+    return figures, findings, (*chosen, *read.notes, *bad, *splits.notes, *encoder.notes)
 
 
 def _preset(question: Question, notebook: bool) -> str:

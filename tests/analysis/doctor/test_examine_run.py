@@ -1,5 +1,6 @@
 """The doctor on runs: sound logs are healthy, each broken law has its name, and a rule never looks ahead."""
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from phalanx.analysis.doctor.finding import explained
 from phalanx.analysis.doctor.run import CAUSAL_ORDER
 from phalanx.analysis.doctor.settings import check_settings
 from phalanx.analysis.logs import TrainingLog, log_of_rows, read_log
+from phalanx.analysis.logs.names import meaning_of
 
 N = 120
 PEERS = Path(__file__).parent.parent / "logs" / "peers"
@@ -359,6 +361,26 @@ def test_a_log_without_a_reward_says_nothing_of_progress() -> None:
     values = {name: v for name, v in sound().items() if name != "reward/episode"}
     assert grave(values | {"update/actor": np.full(N, 1e-6), "update/critic": np.full(N, 1e-6)}) == []
     assert grave(values | {"policy/entropy_share": np.full(N, np.nan)}) == []
+
+
+def test_a_log_of_the_usual_columns_shows_updates_that_do_nothing() -> None:
+    rng = np.random.default_rng(0)
+    flat = {"reward/episode": 20.0 + rng.normal(size=N), "policy/entropy": np.full(N, 0.693)}
+    assert symptoms(flat | {"policy/approx_kl": np.full(N, 1e-9)})[0] == "updates-too-small"
+    assert "updates-too-small" not in symptoms(flat | {"policy/approx_kl": np.full(N, 1e-5)})
+
+
+def test_every_quantity_that_a_rule_reads_can_be_mapped() -> None:
+    rules = Path(__file__).parents[3] / "src" / "phalanx" / "analysis" / "doctor"
+    text = "".join(file.read_text(encoding="utf-8") for file in rules.glob("*.py"))
+    read = set(
+        re.findall(
+            r'"((?:loss|policy|value|reward|update|network|memory|episode|features)/[a-z0-9_]+)"', text
+        )
+    )
+    assert len(read) > 25
+    for name in read:
+        assert meaning_of("column", {"column": f"-{name}"}) == ((name, -1.0, "unknown", None)), name
 
 
 def test_continuous_actions_have_no_largest_entropy() -> None:

@@ -185,11 +185,20 @@ def test_a_map_names_what_is_not_known(tmp_path: Path) -> None:
     )
     for mapping, said in (
         ({"vfx": "loss/value"}, "no column 'vfx'"),
-        ({"vf": "value"}, "'value' is no quantity"),
+        ({"vf": "value"}, "unknown quantity 'value'"),
+        ({"vf": "reward/epsode"}, "did you mean 'reward/episode'"),
         ({"vf": "x*loss/value"}, "'x' in"),
     ):
         with pytest.raises(UsageError, match=said):
             read_log(file, mapping)
+
+
+def test_a_run_without_an_update_yet_is_said_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").touch()
+    (tmp_path / "tensorboard").mkdir()
+    (tmp_path / "tensorboard" / "events.out.tfevents.1").touch()
+    with pytest.raises(DataError, match="no update has ended yet"):
+        read_log(tmp_path)
 
 
 def test_what_is_no_log_is_said_to_be_none(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ def check_kl(course: Course) -> list[Finding]:
                 "approx_kl": number(kl[row]),
                 "clip_fraction": number(course("policy/clip_fraction")[row]),
                 "parameters_moved": number(moved[row]),
+                "learning_rate": number(course("optimizer/learning_rate")[row]),
             },
             "an update moves the policy so far that the rollout says nothing of the new one: the learning rate "
             "is too high, the epochs too many, or the clip is off",
@@ -174,16 +175,25 @@ def check_steps(course: Course) -> list[Finding]:
         if row is not None:
             return [_frozen(course, half, row, moved[row], other[row])]
     both = np.fmax(actor, critic)
-    row = lasting((both < 2e-4) & ~course.improved & warm)
+    still = both < 2e-4
+    if not course.has("update/actor"):  # where nobody tells: a policy that stays what it was
+        still = np.fmax.accumulate(trailing(course("policy/approx_kl"), 3)) < 3e-7
+    row = lasting(still & ~course.improved & warm)
     if row is None or not course.rewards:
         return []
     return [
         Finding(
             "updates-too-small",
             "error",
-            {"actor_moved": number(actor[row]), "critic_moved": number(critic[row])},
-            "no update has moved the parameters by more than a five-thousandth of their length, where a run that "
-            "learns moves them by a thousandth to a tenth: the learning rate is too low, or gradients are cut away",
+            {
+                "actor_moved": number(actor[row]),
+                "critic_moved": number(critic[row]),
+                "approx_kl": number(course("policy/approx_kl")[row]),
+                "learning_rate": number(course("optimizer/learning_rate")[row]),
+            },
+            "updates hardly change anything: parameters by less than a five-thousandth of their length, or the "
+            "policy by a KL divergence of less than a millionth, where a run that learns moves parameters by a "
+            "thousandth to a tenth: the learning rate is too low, or gradients are cut away",
             "ten to a hundred times the learning rate; look at the norm that gradients are cut to and at the "
             "optimiser's epsilon",
             course.iteration(row),
@@ -267,7 +277,8 @@ def _constant(course: Course) -> Finding | None:
         ),
         "look at which target belongs to which state, at the critic's learning rate and at its units"
         if known
-        else "see whether returns can be told from the observation: phalanx doctor --data; with targets of unit "
+        else "see whether returns can be told from the observation: fit any regression of them on it (of recorded "
+        "events, phalanx doctor --data does); with targets of unit "
         "variance a value loss of 1 means nothing is explained, and no other scaling changes that",
         course.iteration(row),
     )

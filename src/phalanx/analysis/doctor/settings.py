@@ -19,6 +19,15 @@ SETTINGS: Mapping[str, tuple[type, ...]] = {
 """What is judged, and of which kind it is."""
 
 
+_ANY = 2**53
+_RANGES: Mapping[str, tuple[int, int]] = {
+    "gamma": (0, 1),
+    "members": (1, _ANY),
+    "faults": (0, _ANY),
+    "episode_events": (1, _ANY),
+}
+
+
 def check_settings(config: Mapping[str, Any]) -> list[Finding]:
     """The findings on the values of a ``config.json``.
 
@@ -36,6 +45,9 @@ def check_settings(config: Mapping[str, Any]) -> list[Finding]:
         value = config.get(name)
         if name in config and (not isinstance(value, kinds) or isinstance(value, bool)):
             raise DataError(f"{name}={value!r}: expected {' or '.join(kind.__name__ for kind in kinds)}")
+        if value is not None and name in _RANGES and not _RANGES[name][0] <= value <= _RANGES[name][1]:
+            low, high = _RANGES[name]
+            raise DataError(f"{name}={value!r}: expected {low} {'or more' if high == _ANY else f'to {high}'}")
     return [*check_members(config), *_consequence(config), *_time_limit(config)]
 
 

@@ -10,11 +10,55 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from phalanx.errors import UsageError
+from phalanx.errors import UsageError, unknown_name
 
-__all__ = ["AXES", "Meaning", "canonical_names", "meaning_of"]
+__all__ = ["AXES", "STANDARD", "VITALS", "Meaning", "canonical_names", "meaning_of"]
 
 AXES = ("iteration", "env_steps", "wall_s")
+
+STANDARD = (
+    "loss/value",
+    "loss/policy",
+    "policy/entropy",
+    "policy/approx_kl",
+    "policy/clip_fraction",
+    "value/explained_variance",
+    "reward/episode",
+)
+"""What most tools log of a PPO run."""
+
+VITALS = (
+    "reward/step",
+    "policy/first_ratio_error",
+    "policy/sampling_z",
+    "policy/effect_z",
+    "policy/consequence_z",
+    "policy/transition_z",
+    "policy/entropy_share",
+    "policy/pivotal_rate",
+    "value/linear_r2",
+    "value/end_bias",
+    "value/preserved_error",
+    "value/target_mean",
+    "value/target_std",
+    "value/scale",
+    "value/on_floor",
+    "features/constant",
+    "features/predictable",
+    "update/actor",
+    "update/critic",
+    "network/dead_units",
+    "network/norm",
+    "memory/not_blank",
+    "episode/terminated",
+    "episode/truncated",
+    "episode/terminated_at_limit",
+    "episode/truncated_spread",
+    "committee/recall",
+    "committee/false_alarm_rate",
+    *(f"eval/{kind}{cell}" for kind in ("", "greedy_") for cell in ("tp", "fp", "tn", "fn")),
+)
+"""What rules look at beside it."""
 
 
 class Meaning(NamedTuple):
@@ -144,6 +188,8 @@ def meaning_of(column: str, mapping: Mapping[str, str] | None = None) -> Meaning
 
 def _given(column: str, target: str) -> Meaning:
     factor, star, name = target.rpartition("*")
+    if not star and name.startswith("-"):
+        factor, star, name = "-1", "*", name[1:]
     try:
         times = float(factor) if star else 1.0
         if not math.isfinite(times):
@@ -152,9 +198,7 @@ def _given(column: str, target: str) -> Meaning:
         raise UsageError(
             f"column {column!r}: {factor!r} in {target!r} is no number; expected for instance '2*loss/value'"
         ) from None
-    if name not in AXES and name not in canonical_names() and not _OWN.match(name):
-        raise UsageError(
-            f"column {column!r}: {name!r} is no quantity that is looked at; choose one of: "
-            f"{', '.join(dict.fromkeys((*AXES, *canonical_names())))}"
-        )
+    known = tuple(dict.fromkeys((*AXES, *canonical_names(), *VITALS)))
+    if name not in known and not name.startswith("stl/violated_"):
+        raise UsageError(f"column {column!r}: {unknown_name('quantity', name, known)}")
     return Meaning(name, times)

@@ -61,8 +61,10 @@ def _file_in(folder: Path) -> Path | None:
     below = sorted({found.parent for name in _FILES for found in folder.glob(f"*/{name}")})
     if len(below) == 1:
         return _file_in(below[0])
-    if not below and event_files(folder):
+    if not below and event_files(folder) and not (folder / "metrics.jsonl").is_file():
         return None
+    if any((folder / name).is_file() for name in _FILES) and not below:
+        raise DataError(f"{folder}: its log is empty: no update has ended yet")
     if below:
         listed = ", ".join(map(str, below[:5]))
         raise UsageError(
