@@ -10,20 +10,9 @@ import numpy as np
 from faults import COMMITTEE_FAULTS, TEST_FAULTS, TUNING_FAULTS, Planted
 
 from phalanx.analysis.doctor import examine_run
-from phalanx.analysis.logs import Series, TrainingLog
+from phalanx.analysis.logs import STANDARD, Series, TrainingLog
 
 SETS = {"tuning": TUNING_FAULTS, "test": TEST_FAULTS, "committees": COMMITTEE_FAULTS}
-
-STANDARD = (
-    "loss/value",
-    "loss/policy",
-    "policy/entropy",
-    "policy/approx_kl",
-    "policy/clip_fraction",
-    "value/explained_variance",
-    "reward/episode",
-)
-"""What Stable-Baselines3 and CleanRL log."""
 
 
 def as_log(name: str, metrics: dict[str, np.ndarray], run: int, only: tuple[str, ...] | None) -> TrainingLog:
