@@ -6,16 +6,16 @@ faults and the symptoms that are right for them were written down before those r
 a tuning fault (another size, another way to the same mistake), the others are new.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-__all__ = ["COMMITTEE_FAULTS", "TEST_FAULTS", "TUNING_FAULTS", "Planted"]
+__all__ = ["TEST_FAULTS", "TUNING_FAULTS", "Planted"]
 
 
 class Planted(NamedTuple):
     """A fault.
 
     Attributes:
-        change: fields of ``learner.Fault``; of a committee, settings of ``phalanx train``.
+        change: fields of ``learner.Fault``.
         symptoms: the findings that are right; the first is the name of the cause.
         memory: whether only tasks with a memory can have it.
         hyper: fields of ``learner.Hyper`` without which the fault is none.
@@ -25,7 +25,7 @@ class Planted(NamedTuple):
         only: tasks on which it changes anything; all unless given.
     """
 
-    change: dict[str, Any]
+    change: dict[str, float]
     symptoms: tuple[str, ...]
     memory: bool = False
     hyper: tuple[tuple[str, float], ...] = ()
@@ -130,19 +130,5 @@ TEST_FAULTS: dict[str, Planted] = {
         ("termination-as-time-limit", "time-limit-as-termination"),
         new=True,
         only=_CUT,
-    ),
-}
-
-COMMITTEE_FAULTS: dict[str, Planted] = {
-    "learning-rate-x300": Planted({"learning_rate": 0.3}, _TOO_FAST),
-    "learning-rate-/1000": Planted({"learning_rate": 1e-6}, _TOO_SLOW),
-    "no-clip-x30": Planted({"clip": 1e6, "learning_rate": 0.03, "max_grad_norm": 1e6}, _TOO_FAST),
-    "entropy-too-high": Planted({"entropy_coef": 10.0}, ("entropy-high",)),
-    "reward-x1e6": Planted(
-        {"reward_scale": 1e6, "normalizer": "none"}, ("reward-scale", "value-loss-explosion")
-    ),
-    "labels-half-wrong": Planted(
-        {"poison": 0.5},
-        ("reward-flat", "unlearnable-observation", "reward-falls", "policy-collapse-permissive"),
     ),
 }

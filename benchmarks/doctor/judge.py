@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from faults import COMMITTEE_FAULTS, TEST_FAULTS, TUNING_FAULTS, Planted
+from faults import TEST_FAULTS, TUNING_FAULTS, Planted
 
 from phalanx.analysis.doctor import examine_run
 from phalanx.analysis.logs import STANDARD, Series, TrainingLog
 
-SETS = {"tuning": TUNING_FAULTS, "test": TEST_FAULTS, "committees": COMMITTEE_FAULTS}
+SETS = {"tuning": TUNING_FAULTS, "test": TEST_FAULTS}
 
 
 def as_log(name: str, metrics: dict[str, np.ndarray], run: int, only: tuple[str, ...] | None) -> TrainingLog:
