@@ -116,7 +116,7 @@ def test_messages_stand_whole_above_the_panel(
     shown, elsewhere = Terminal(), io.StringIO()
     monkeypatch.setattr(sys, "stderr", shown)
     own, other = logging.StreamHandler(shown), logging.StreamHandler(elsewhere)
-    log_handlers += [own, other]
+    log_handlers[:] = [own, other]  # alone: a handler that another test left may hold a closed file
     with progress_on(3, stream=shown, clock=seconds().__next__) as progress:
         for iteration in range(1, 4):
             progress.update({"iteration": iteration, **ROW})
