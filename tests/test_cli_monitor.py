@@ -106,6 +106,11 @@ def test_formats(tmp_path: Path, suffix: str) -> None:
         ({"x": [1, 0]}, "1 / x > 0", ["--online"], 3, "'1 / x' has no value at sample 1"),
         ({"x": [1, 0]}, "G F x > 0", ["--online"], 2, "has no bound"),
         ({"x": [1], "y": [1]}, "y = x > 0; y", [], 2, "'y' is defined in the formula and a column"),
+        ({"x": [1]}, "x > 0", ["--name", "a"], 2, "give the .stl file as SPEC"),
+        ({"x": [1, 0]}, "rate(x, x - 1, 0) > 0", [], 3, "give rate a fourth argument"),
+        ({"x": [1, 0]}, "rate(x, x - 1, 0) > 0", ["--online"], 3, "give rate a fourth argument"),
+        ({"x": [1, 0]}, "sum(x, 500ms) > 0", [], 2, "the bound 0.5 s of sum is no multiple"),
+        ({"x": [1, 0]}, "sum(x, 2) > sum(x)", [], 2, "column 13: sum takes 2 argument(s)"),
     ],
 )
 def test_bad_input_gets_one_clear_error(
@@ -114,6 +119,107 @@ def test_bad_input_gets_one_clear_error(
     path = tmp_path / "trace.csv"
     pl.DataFrame(rows).write_csv(path)
     assert main(["monitor", spec, "--trace", str(path), *flags]) == code
+    shown = capsys.readouterr()
+    assert told in shown.err and not shown.out
+    assert shown.err.count("phalanx: error:") == 1
+
+
+SPECS = f"""\
+@spec late
+@priority 2
+@text Threats are contained.
+@why Damage doubles.
+{SPEC}
+
+@spec few
+@severity high
+@priority 1
+always sum(contained, 3) < 5
+"""
+
+
+@pytest.fixture
+def specs(tmp_path: Path) -> Path:
+    path = tmp_path / "limits.stl"
+    path.write_text(SPECS)
+    return path
+
+
+def test_all_specifications_of_a_file(trace: Path, specs: Path, capsys, tmp_path: Path) -> None:
+    out = tmp_path / "robustness.csv"
+    assert main(["monitor", str(specs), "--trace", str(trace), "--json", "--out", str(out)]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["satisfied"] is False and found["violated"] == ["late"] and found["spec"] == str(specs)
+    few, late = found["specs"]
+    assert (few["name"], few["severity"], few["priority"], few["satisfied"]) == ("few", "high", 1, True)
+    assert main(["monitor", SPEC, "--trace", str(trace), "--json"]) == 1
+    alone = json.loads(capsys.readouterr().out)
+    assert {key: late[key] for key in alone if key != "out"} == {
+        key: alone[key] for key in alone if key != "out"
+    }
+    rows = pl.read_csv(out)
+    assert rows["spec"].to_list() == ["few"] * 9 + ["late"] * 9
+    assert rows["robustness"][9] == -1 and rows["sample"].to_list() == [*range(9), *range(9)]
+
+
+def test_people_are_told_of_each_specification(trace: Path, specs: Path, capsys) -> None:
+    assert main(["monitor", str(specs), "--trace", str(trace)]) == 1
+    out = capsys.readouterr().out
+    assert out.startswith("few (high, priority 1)\n  satisfied: robustness 6\n")
+    assert (
+        "late (medium, priority 2)\n  Threats are contained.\n  Damage doubles.\n  VIOLATED: robustness -1\n"
+        in out
+    )
+    assert out.endswith("1 of 2 satisfied, late VIOLATED\n")
+    assert main(["monitor", str(specs), "--trace", str(trace), "--online"]) == 1
+    assert "VIOLATED at sample 0, certain from row 6" in capsys.readouterr().out
+
+
+def test_one_specification_of_a_file(trace: Path, specs: Path, capsys) -> None:
+    assert main(["monitor", str(specs), "--name", "few", "--trace", str(trace), "--json"]) == 0
+    assert [each["name"] for each in json.loads(capsys.readouterr().out)["specs"]] == ["few"]
+    assert main(["monitor", str(specs), "--name", "lat", "--trace", str(trace)]) == 2
+    assert "choose one of: few, late; did you mean 'late'?" in capsys.readouterr().err
+
+
+def test_the_period_is_the_traces_then_that_of_the_specification(tmp_path: Path, capsys) -> None:
+    path, specs = tmp_path / "trace.csv", tmp_path / "limits.stl"
+    specs.write_text("@spec fast\n@period 100ms\nalways[0,200ms] x > 0\n@spec slow\neventually[0,1] x < 0")
+
+    def periods(*flags: str) -> list[float]:
+        assert main(["monitor", str(specs), "--trace", str(path), "--json", *flags]) in (0, 1)
+        return [each["period_s"] for each in json.loads(capsys.readouterr().out)["specs"]]
+
+    pl.DataFrame({"x": [1, 2, -3]}).write_csv(path)
+    assert periods() == [0.1, 1.0] and periods("--period", "50ms") == [0.05, 0.05]
+    pl.DataFrame({"time": [0.0, 0.2, 0.4], "x": [1, 2, -3]}).write_csv(path)
+    assert periods() == [0.2, 0.2]
+
+
+@pytest.mark.parametrize(
+    ("rows", "text", "flags", "code", "told"),
+    [
+        ({"x": [1]}, "@spec a\nx >\n", [], 2, "limits.stl: line 2, column 4: expected a formula, found the end"),
+        ({"x": [1]}, "@spec a\n@why\nx", [], 2, "limits.stl: line 2, column 5: expected words"),
+        ({"x": [1]}, "x > 0", [], 2, "expected '@spec NAME'"),
+        ({"x": [1]}, "@spec a\nx\n@spec b\ny", [], 2, "has no column 'y'"),
+        ({"x": [1, 2]}, "@spec a\nF[0,500ms] x", [], 2, "line 2, column 1: the bound 0.5 s"),
+        ({"x": [1]}, "@spec a\nx\n\n@spec b\nF[0,1] x", ["--period", "300ms"], 2, "spec 'b': line 5, column 1:"),
+        ({"x": [1]}, "@spec a\nG F x", ["--online"], 2, "spec 'a': line 2, column 3: F has no bound"),
+        ({"x": [0]}, "@spec a\n1 / x > 0", [], 3, "spec 'a': line 2, column 3: '1 / x' has no value at sample 0"),
+        ({"x": [0]}, "@spec a\n1 / x > 0", ["--online"], 3, "spec 'a': line 2, column 3: '1 / x' has no value"),
+        ({"x": [1.0, None], "y": [1, 2]}, "@spec a\nx > 0", [], 3, "row 2 (from 1), column 'x'"),
+        ({"time": [0, 2, 1], "x": [1, 2, 3]}, "@spec a\nx > 0", [], 3, "does not ascend at row 3"),
+        ({"x": [1], "y": [1]}, "@spec a\ny = x; y", [], 2, "spec 'a': 'y' is defined in the formula and a column"),
+    ],
+)  # fmt: skip
+def test_a_file_with_a_fault_gets_one_clear_error(
+    tmp_path: Path, capsys, rows: dict[str, list], text: str, flags: list[str], code: int, told: str
+) -> None:
+    path, specs = tmp_path / "trace.csv", tmp_path / "limits.stl"
+    pl.DataFrame(rows).write_csv(path)
+    specs.write_text(text)
+    assert main(["monitor", str(specs), "--trace", str(path), *flags]) == code
     shown = capsys.readouterr()
     assert told in shown.err and not shown.out
     assert shown.err.count("phalanx: error:") == 1
@@ -131,3 +237,5 @@ def test_files_that_cannot_be_read_or_written(trace: Path, tmp_path: Path, capsy
     (tmp_path / "broken.parquet").write_bytes(b"no parquet")
     assert main(["monitor", "x", "--trace", str(tmp_path / "broken.parquet")]) == 3
     assert capsys.readouterr().err.count("phalanx: error:") == 2
+    assert main(["monitor", "none.stl", "--trace", str(trace)]) == 3
+    assert "none.stl: cannot read the specifications" in capsys.readouterr().err

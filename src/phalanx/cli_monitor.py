@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import tyro
 
 from phalanx.cli_command import parse
-from phalanx.errors import UsageError
+from phalanx.errors import DataError, UsageError, unknown_name
 
 __all__ = ["Monitor", "command"]
 
@@ -29,11 +29,15 @@ class Monitor:
     """
 
     spec: Annotated[str, tyro.conf.Positional]
-    """The formula."""
+    """The formula, or a file of specifications whose name ends in .stl: all are checked, and exit code 1 says that one
+    is violated."""
     trace: Path
     """Table with a column for each signal: .csv, .ndjson, .parquet or .arrow."""
+    name: str | None = None
+    """Check only this one of a file's specifications."""
     period: str | None = None
-    """Time between rows, as in 1s, 250ms; that of the time column, else 1s, unless given."""
+    """Time between rows, as in 1s, 250ms; that of the time column, else of the specification's @period, else 1s, unless
+    given."""
     online: bool = False
     """Read the trace as a stream and say from which row on the verdict was certain; --out then has what was known at
     each row."""
@@ -45,19 +49,70 @@ class Monitor:
     """Print the result as one JSON object; null stands for infinite."""
 
     def run(self) -> dict[str, Any]:
-        """The verdict."""
+        """The verdict, or those of a file's specifications."""
         import polars as pl
 
         from phalanx.data.files import write_frame
-        from phalanx.data.traces import read_trace
         from phalanx.stl import parse as parse_formula
-        from phalanx.stl.tokens import seconds
 
         if self.out and self.out.resolve() == self.trace.resolve():
             raise UsageError(f"--out {self.out} is the trace itself; name another file")
-        formula = parse_formula(self.spec)
-        trace = read_trace(self.trace, formula.signals, None if self.period is None else seconds(self.period))
-        table, period = trace.frame, trace.period_s
+        if self.spec.endswith(".stl"):
+            result, rows = self._file()
+        elif self.name is not None:
+            raise UsageError(
+                f"--name {self.name} names one of a file's specifications; give the .stl file as SPEC"
+            )
+        else:
+            formula = parse_formula(self.spec)
+            trace = self._trace(formula.signals)
+            result, found = self._checked(formula, trace, trace.period_s)
+            result, rows = {"spec": self.spec, **result}, pl.DataFrame(found)
+        if self.out:
+            write_frame(rows, self.out)
+        return {**result, "out": self.out}
+
+    def _trace(self, signals: Sequence[str]) -> Any:
+        from phalanx.data.traces import read_trace
+        from phalanx.stl.tokens import seconds
+
+        return read_trace(self.trace, signals, None if self.period is None else seconds(self.period))
+
+    def _file(self) -> tuple[dict[str, Any], Any]:
+        """The verdicts of a file's specifications, and the rows of all of them."""
+        import polars as pl
+
+        from phalanx.data.traces import TIME_COLUMNS
+        from phalanx.stl.places import named
+        from phalanx.stl.specs import read_specs
+
+        specs = read_specs(Path(self.spec))
+        if self.name is not None:
+            names = [spec.name for spec in specs]
+            specs = tuple(spec for spec in specs if spec.name == self.name)
+            if not specs:
+                raise unknown_name(f"spec of {self.spec}", self.name, names)
+        trace = self._trace(sorted({name for spec in specs for name in spec.formula.signals}))
+        timed = trace.frame.height > 1 and not TIME_COLUMNS.keys().isdisjoint(trace.frame.columns)
+        results, tables = [], []
+        for spec in specs:
+            period = trace.period_s if timed or self.period is not None else spec.period_s
+            try:
+                result, rows = self._checked(spec.formula, trace, period)
+            except (UsageError, DataError) as error:
+                raise named(error, f"{spec.source}: spec {spec.name!r}") from None
+            about = {
+                key: getattr(spec, key) for key in ("name", "priority", "severity", "text", "why", "line")
+            }
+            results.append({**about, "spec": spec.written, **result})
+            tables.append(pl.DataFrame(rows).select(pl.lit(spec.name).alias("spec"), pl.all()))
+        violated = [result["name"] for result in results if not result["satisfied"]]
+        whole = {"spec": self.spec, "satisfied": not violated, "violated": violated, "specs": results}
+        return whole, pl.concat(tables)
+
+    def _checked(self, formula: Any, trace: Any, period: float) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The verdict on one formula, and what is known at each row."""
+        table = trace.frame
         taken = [name for name in (*formula.names, *formula.constants) if name in table.columns]
         if taken:
             raise UsageError(
@@ -66,9 +121,7 @@ class Monitor:
         signals = {name: table[name] for name in formula.signals} or {"": range(table.height)}
         watch = self._stream if self.online else self._whole
         result, rows = watch(formula, signals, period)
-        if self.out:
-            write_frame(pl.DataFrame(rows), self.out)
-        return {"spec": self.spec, "samples": table.height, "period_s": period, **result, "out": self.out}
+        return {"samples": table.height, "period_s": period, **result}, rows
 
     def _whole(
         self, formula: Any, signals: Mapping[str, Any], period: float
@@ -134,6 +187,21 @@ class Monitor:
 
     def render(self, result: Mapping[str, Any]) -> str:
         """For people."""
+        if "specs" not in result:
+            return self._verdict(result)
+        parts = []
+        for each in result["specs"]:
+            head = f"{each['name']} ({each['severity']}, priority {each['priority']})"
+            words = [f"  {each[key]}" for key in ("text", "why") if each[key]]
+            lines = self._verdict(each).splitlines()
+            parts.append("\n".join([head, *words, *(f"  {line}".rstrip() for line in lines)]))
+        count = len(result["specs"])
+        held = count - len(result["violated"])
+        told = f"{held} of {count} satisfied" + "".join(f", {name} VIOLATED" for name in result["violated"])
+        return "\n\n".join([*parts, told])
+
+    def _verdict(self, result: Mapping[str, Any]) -> str:
+        """One formula's, for people."""
         word = "satisfied" if result["satisfied"] else "VIOLATED"
         if self.online:
             known = f"robustness in [{result['lo']:.6g}, {result['hi']:.6g}] before the end"

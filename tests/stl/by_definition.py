@@ -69,6 +69,17 @@ def by_definition(formula: Formula, signals: Mapping[str, NDArray[np.float64]]) 
                 return max(
                     (min(arguments[1](u), h) for u, h in zip(behind, held, strict=True)), default=-math.inf
                 )
+            case "sum":
+                return math.fsum(arguments[0](u) for u in behind)
+            case "ratio":
+                over, under, empty = (argument(t) for argument in arguments)
+                return over / under if under else empty
+            case "quantile":
+                window = sorted(arguments[0](u) for u in behind)
+                return next(v for v in window if sum(w <= v for w in window) / len(window) >= node.value)
+            case "age":
+                events = [u for u in range(t + 1) if arguments[0](u) > 0]
+                return float(t - events[-1]) if events else math.inf
             case "next" | "s_next":
                 return arguments[0](t + 1) if t + 1 < length else _OUTSIDE[node.op]
             case "prev" | "s_prev":

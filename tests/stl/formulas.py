@@ -1,6 +1,7 @@
 """Random formulas and traces, as text that RTAMT reads too."""
 
 import random
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,21 +53,49 @@ def _bounds(rng: random.Random, bounded: bool) -> str:
     return f"[{begin},{begin + rng.choice((0, 1, rng.randint(0, 9)))}]"
 
 
+def derived(rng: random.Random) -> str:
+    """A predicate on a number of the past, which RTAMT does not have; it has a value everywhere."""
+
+    def number(depth: int) -> str:
+        below = rng.choice((*SIGNALS, "(x + y)", "abs(z)"))
+        a = number(depth - 1) if depth and rng.random() < 0.4 else below
+        window = rng.choice(("0", "1", "2s", "3000ms", f"{rng.randint(0, 30)}"))
+        return rng.choice(
+            (
+                f"sum({a}, {window})",
+                f"rate({below}, {rng.choice(SIGNALS)}, {window}, {rng.choice(('-1', '0', '2.5'))})",
+                f"quantile({a}, {rng.choice(('0', '.1', '.25', '.5', '.9', '1'))}, {window})",
+                f"age_since({below} {rng.choice('<>')} {rng.randint(-2, 2)})",
+            )
+        )
+
+    return f"({number(1)} {rng.choice(('>', '<', '=='))} {rng.choice((*SIGNALS, '1', '-0.5', '3'))})"
+
+
 def formula(
-    rng: random.Random, depth: int, operators: tuple[str, ...] = OPERATORS, *, bounded: bool = False
+    rng: random.Random,
+    depth: int,
+    operators: tuple[str, ...] = OPERATORS,
+    *,
+    bounded: bool = False,
+    leaf: Callable[[random.Random], str] = predicate,
 ) -> str:
     """A formula of at most this depth, all of it with bounds if wanted; now and then a part of it occurs twice."""
     if depth == 0:
-        return predicate(rng)
+        return leaf(rng)
     op = rng.choice(operators)
-    a = formula(rng, depth - 1, operators, bounded=bounded)
+    a = formula(rng, depth - 1, operators, bounded=bounded, leaf=leaf)
     if op in ("rise", "fall"):
         return f"{op}({a})"
     if op in ("not", "next", "s_next", "prev", "s_prev"):
         return f"({op} {a})"
     if op in ("always", "eventually", "once", "historically"):
         return f"({op}{_bounds(rng, bounded)} {a})"
-    b = a if rng.random() < 0.15 else formula(rng, rng.randint(0, depth - 1), operators, bounded=bounded)
+    b = (
+        a
+        if rng.random() < 0.15
+        else formula(rng, rng.randint(0, depth - 1), operators, bounded=bounded, leaf=leaf)
+    )
     if op in ("until", "since", "unless"):
         return f"({a} {op}{_bounds(rng, bounded or op == 'unless')} {b})"
     return f"({a} {op} {b})"

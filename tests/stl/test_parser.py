@@ -4,6 +4,7 @@ import contextlib
 import math
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -104,6 +105,12 @@ def test_spellings(text: str, other: str) -> None:
         ("x > 0 // trailing\n", "x > 0"),
         ("x /* of\n two lines */ > 0", "x > 0"),
         ("x > 1 ; ", "x > 1"),
+        ("sum(x, 2) > 1", "sum(x, 2000ms) > 1"),
+        ("const w = 2; sum(x, w) > 1", "sum(x, 2s) > 1"),
+        ("const q = .5; quantile(x, q, 2) > 1", "quantile(x, 0.5, 2) > 1"),
+        ("const e = -3; rate(x, y, 2, e) > 1", "rate(x, y, 2, -3) > 1"),
+        ("-sum(x, 2) * y", "(-sum(x, 2)) * y"),
+        ("age_since(x > 0 or y > 0) < 3", "age_since((x > 0) or (y > 0)) < 3"),
     ],
 )
 def test_what_a_text_means(text: str, meant: str) -> None:
@@ -213,6 +220,18 @@ def test_named_parts_and_horizon() -> None:
         ("a = x > 0; a = y > 0; a", 12, "twice"),
         ("a = x > 0; x = y > 0; a", 5, "defined at column 12"),
         ("until = x > 0", 1, "until"),
+        ("abs = x > 0; abs", 1, "no name"),
+        ("sum(x) > 1", 1, "sum(x, window)"),
+        ("rate(x, y, 1, 2, 3) > 1", 1, "rate(x, y, window, [empty]), not 5"),
+        ("rate(x, y) > 1", 1, "not 2"),
+        ("sum(x, y) > 1", 8, "a time from 0"),
+        ("sum(x, -1) > 1", 8, "a time from 0"),
+        ("sum(x, .5ns) > 1", 8, "nanoseconds"),
+        ("rate(x, y, 1, z) > 1", 15, "a number"),
+        ("quantile(x, 1.5, 2) > 1", 13, "from 0 to 1"),
+        ("quantile(x, y, 2) > 1", 13, "a number"),
+        ("age_since(x, 1) > 1", 1, "takes 1"),
+        ("sum[0,1] x", 4, "';' or the end"),
         ("G", 2, "the end"),
     ],
 )
@@ -221,6 +240,24 @@ def test_an_error_points_at_its_column(text: str, column: int, told: str) -> Non
         parse(text)
     assert told in str(caught.value)
     assert caught.value.__notes__[0].splitlines()[-1] == "  " + " " * (column - 1) + "^"
+
+
+@pytest.mark.parametrize("word", ["sum", "rate", "quantile", "age_since"])
+def test_words_beyond_rtamt_are_names_where_no_parenthesis_follows(word: str) -> None:
+    assert parse(f"{word} > 0 and {word} / x < 3").signals == (word, "x")
+    assert parse(f"{word} = x > 0; always {word}").signals == ("x",)
+    assert parse(f"const {word} = 3; x > {word}").nodes == parse("x > 3").nodes
+    assert parse(f"sum({word}, 1) > 0").signals == (word,)
+
+
+@pytest.mark.parametrize("word", ["sum", "rate", "quantile", "age_since"])
+def test_these_names_mean_to_rtamt_what_they_mean_here(word: str) -> None:
+    pytest.importorskip(
+        "rtamt", reason="rtamt 0.4.10 is not installed (no release of it runs on this Python)"
+    )
+    text, signals = f"always[0,1] ({word} / 2 > 1)", {word: np.array([4.0, -1.0, 2.0])}
+    expected = rtamt_robustness(text, signals)
+    assert expected is not None and robustness(text, signals).tolist() == expected.tolist()
 
 
 def test_an_error_names_the_line() -> None:
@@ -273,6 +310,11 @@ TOKENS = (
         "pow",
         "abs",
         "sqrt",
+        "sum(",
+        "rate(",
+        "quantile(",
+        "age_since(",
+        ",.5,",
         "->",
         "and",
         "iff",

@@ -136,7 +136,7 @@ class _Search:
         claims[self.formula.root][self.values[self.formula.root][sample] >= 0.0][sample] = True
         found = []
         for index in reversed(self.formula.needed):
-            if not self._is_logic(index):
+            if not self.formula.is_logic(index):
                 decides = claims[index][True] | claims[index][False]
                 if decides.any():
                     found.append((index, decides, self._read(index, decides)))
@@ -146,14 +146,6 @@ class _Search:
                     for arg, side, where in self._reasons(index, at, above):
                         claims[arg][side] |= where
         yield from sorted(found, key=lambda each: self.nodes[each[0]].start)
-
-    def _is_logic(self, index: int) -> bool:
-        """Whether a node is explained by its arguments; an equality is a predicate, not a negated distance."""
-        node = self.nodes[index]
-        if node.op == "not":
-            (arg,) = node.args
-            return not (self.nodes[arg].op == "distance" and self.nodes[arg].written == node.written)
-        return node.op in ("and", "or") or node.op in TEMPORAL
 
     def _reasons(
         self, index: int, at: Bool[np.ndarray, " time"], above: bool
@@ -236,7 +228,10 @@ class _Search:
                 begin, end = self._bounds(node)
                 begin = 0 if TEMPORAL[node.op].shape == "until" else begin
                 now = np.flatnonzero(where[::step])
-                where = _union(now + begin, np.minimum(now + end + 1, self.length), self.length)[::step]
+                last = np.minimum(now + end, self.length - 1)
+                if node.op == "age":  # what lies before the last event does not matter
+                    last = np.minimum(last, _following(self.values[node.args[0]][::step] > 0.0)[now])
+                where = _union(now + begin, last + 1, self.length)[::step]
             for arg in node.args:
                 needed[arg] = needed[arg] | where
         leaves = [needed[each] for each in below if self.nodes[each].op == "signal"]
@@ -245,7 +240,7 @@ class _Search:
     def critical(self, sample: int) -> tuple[int, int] | None:
         """The predicate whose value the root's is, up to the sign, and where; None where it lies outside the trace."""
         index, at = self.formula.root, sample
-        while self._is_logic(index):
+        while self.formula.is_logic(index):
             node, value = self.nodes[index], self.values[index][at]
             if node.op == "not":
                 index = node.args[0]

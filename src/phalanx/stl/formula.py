@@ -27,7 +27,7 @@ class Node:
         args: indices of its arguments, all smaller than its own.
         bounds: of an operator over time; None where it is unbounded or takes none.
         name: of a signal.
-        value: of a constant.
+        value: of a constant; of a quantile, the share of its window.
         start, end, at, written: where it stands in the text (characters from 0), where its operator does and how that
             is written there; no part of what a node is.
     """
@@ -98,6 +98,15 @@ class Formula:
             found |= below
             stack.extend(below)
         return tuple(sorted(found))
+
+    def is_logic(self, index: int) -> bool:
+        """Whether a node combines verdicts; else it is a predicate, or part of one (an equality too, though it is a
+        negated distance)."""
+        node = self.nodes[index]
+        if node.op == "not":
+            (arg,) = node.args
+            return not (self.nodes[arg].op == "distance" and self.nodes[arg].written == node.written)
+        return node.op in ("and", "or") or (node.op in TEMPORAL and not TEMPORAL[node.op].is_number)
 
     @property
     def horizon_ns(self) -> int | None:

@@ -5,18 +5,18 @@ its window has passed, and what is combined with it waits for it. So no operator
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from phalanx.errors import DataError, UsageError
 from phalanx.stl.formula import Formula, ticks
-from phalanx.stl.offline import period_in_ns
+from phalanx.stl.offline import no_value, period_in_ns
 from phalanx.stl.operators import TEMPORAL
 from phalanx.stl.parser import parse
 from phalanx.stl.places import misplaced
 from phalanx.stl.stages import Stage, stages_of
 
-__all__ = ["Monitor", "Verdict"]
+__all__ = ["Monitor", "Verdict", "below_time"]
 
 _INF = math.inf
 
@@ -88,7 +88,7 @@ class Monitor:
         formula = self.formula
         self._stages: list[Stage] = []
         last: dict[int, Stage] = {}
-        below = _below_time(formula)
+        below = below_time(formula)
         for index in formula.needed:
             node = formula.nodes[index]
             args = [last[arg] for arg in node.args]
@@ -106,10 +106,11 @@ class Monitor:
                     "needed at others; give it a bound, or use robustness() on the whole trace"
                 )
                 raise misplaced(UsageError, formula.text, node.at, message)
-            stages = stages_of(node, args, begin, end)
+            stages = stages_of(node, args, begin, end, self._period_ns)
             self._stages += stages
             last[index] = stages[-1]
         self._root = last[formula.root]
+        self._moving = [stage for stage in self._stages if stage.node.op != "constant" or stage is self._root]
 
     @property
     def horizon(self) -> int | None:
@@ -126,7 +127,12 @@ class Monitor:
         """
         self._goes_on()
         values = self._checked(sample)
-        self._each(lambda stage: stage.advance(values))
+        stage = self._root
+        try:
+            for stage in self._moving:
+                stage.advance(values)
+        except (ArithmeticError, ValueError):
+            raise self._ended_by(stage) from None
         self.samples += 1
         root = self._root
         if root.value is not None:
@@ -144,7 +150,12 @@ class Monitor:
         self._goes_on()
         done, count = self._root.emitted, self.samples
         if count:
-            self._each(lambda stage: stage.close(count))
+            stage = self._root
+            try:
+                for stage in self._stages:
+                    stage.close(count)
+            except (ArithmeticError, ValueError):
+                raise self._ended_by(stage) from None
         self._broken = "the stream has ended"
         if count and self._root.delay == _INF:
             return [Verdict(*self._root.first, 0)]
@@ -154,18 +165,11 @@ class Monitor:
         if self._broken:
             raise DataError(f"{self._broken}; this monitor cannot go on, start a new one")
 
-    def _each(self, work: Callable[[Stage], None]) -> None:
-        """Does something with every stage, arguments first."""
-        for stage in self._stages:
-            try:
-                work(stage)
-            except (ArithmeticError, ValueError):
-                node = stage.node
-                part = self.formula.text[node.start : node.end]
-                message = f"{part!r} has no value at sample {stage.emitted} ({node.op})"
-                error = misplaced(DataError, self.formula.text, node.at, message)
-                self._broken = str(error)
-                raise error from None
+    def _ended_by(self, stage: Stage) -> DataError:
+        """What is raised where a stage has no value; the monitor cannot go on."""
+        error = no_value(self.formula, stage.node, stage.emitted, stage.node.op)
+        self._broken = str(error)
+        return error
 
     def _checked(self, sample: Mapping[str, Any]) -> dict[str, float]:
         """The sample's values that the formula reads."""
@@ -190,7 +194,7 @@ class Monitor:
         return values
 
 
-def _below_time(formula: Formula) -> set[int]:
+def below_time(formula: Formula) -> set[int]:
     """The nodes whose value is needed at other samples than the first."""
     found: set[int] = set()
     for index in reversed(formula.needed):

@@ -8,12 +8,24 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from phalanx.errors import DataError, UsageError
+from phalanx.stl.derived import ages, quantiles, sums
 from phalanx.stl.formula import Formula, Node, ticks
 from phalanx.stl.operators import ARITHMETIC, POINTWISE, TEMPORAL, Temporal
 from phalanx.stl.parser import parse
 from phalanx.stl.places import misplaced
 
-__all__ = ["period_in_ns", "robustness", "robustness_of_parts"]
+__all__ = [
+    "Trace",
+    "Values",
+    "by_libm",
+    "checked",
+    "no_value",
+    "period_in_ns",
+    "pointwise",
+    "robustness",
+    "robustness_of_parts",
+    "until",
+]
 
 Trace = NDArray[np.float64]
 Values = NDArray[np.float64] | np.float64  # the latter of what is the same at all samples
@@ -64,7 +76,7 @@ def _evaluated(
     formula: Formula, signals: Mapping[str, ArrayLike], period_ns: int, *, keep: bool
 ) -> tuple[dict[int, Values], int]:
     """Values by node, those that nothing needs any more dropped unless they are to be kept, and the trace's length."""
-    trace, length = _checked(formula, signals)
+    trace, length = checked(formula, signals)
     needed = formula.needed
     last_use = {arg: index for index in needed for arg in formula.nodes[index].args}
     values: dict[int, Values] = {}
@@ -100,7 +112,7 @@ def period_in_ns(period: float) -> int:
     return whole
 
 
-def _checked(formula: Formula, signals: Mapping[str, ArrayLike]) -> tuple[dict[str, Trace], int]:
+def checked(formula: Formula, signals: Mapping[str, ArrayLike]) -> tuple[dict[str, Trace], int]:
     """The signals that the formula reads as float64, and the length of the trace."""
     if not isinstance(signals, Mapping):
         raise UsageError(f"signals: expected a mapping from names to values, got {type(signals).__name__}")
@@ -152,18 +164,25 @@ def _value(
     if node.op == "constant":
         return np.float64(node.value)
     if node.op in POINTWISE:
-        return _pointwise(formula, node, args)
+        return pointwise(formula, node, args)
     operator = TEMPORAL[node.op]
     whole = [np.broadcast_to(arg, (length,)) for arg in args]
+    if operator.is_number:
+        return _number_of_the_past(formula, node, whole[0], period_ns)
     step = -1 if operator.past else 1
     ahead = [values[::step] for values in whole]
     return _ahead(operator, ahead, *ticks(formula, node, period_ns))[::step]
 
 
-def _pointwise(formula: Formula, node: Node, args: list[Values]) -> Values:
+def pointwise(formula: Formula, node: Node, args: list[Values]) -> Values:
+    """The value of an operator at each sample.
+
+    Raises:
+        DataError: arithmetic without a result.
+    """
     with np.errstate(all="ignore"):
-        by_libm = node.op in ("exp", "power")
-        value = _by_libm(node.op, args) if by_libm else POINTWISE[node.op](np, *args)
+        exact = node.op in ("exp", "power")
+        value = by_libm(node.op, args) if exact else POINTWISE[node.op](np, *args)
     if node.op in ARITHMETIC:
         bad = np.isnan(value)
         if node.op == "divide":
@@ -171,15 +190,36 @@ def _pointwise(formula: Formula, node: Node, args: list[Values]) -> Values:
         if bad.any():
             sample = int(np.flatnonzero(np.atleast_1d(bad))[0])
             given = ", ".join(f"{np.atleast_1d(arg)[min(sample, arg.size - 1)]:g}" for arg in args)
-            message = (
-                f"{formula.text[node.start : node.end]!r} has no value at sample {sample} ({node.op} of {given}); "
-                "guard it, or drop these samples"
-            )
-            raise misplaced(DataError, formula.text, node.at, message)
+            raise no_value(formula, node, sample, f"{node.op} of {given}")
     return value
 
 
-def _by_libm(op: str, args: list[Values]) -> Any:
+def no_value(formula: Formula, node: Node, sample: int, why: str) -> DataError:
+    """The error for a node without a value at a sample."""
+    part = formula.text[node.start : node.end]
+    todo = "guard it, or drop these samples"
+    if (node.op, node.written) == ("divide", "rate"):
+        todo = "give rate a fourth argument, its value where the denominator is 0"
+    message = f"{part!r} has no value at sample {sample} ({why}); {todo}"
+    return misplaced(DataError, formula.text, node.at, message)
+
+
+def _number_of_the_past(formula: Formula, node: Node, values: Trace, period_ns: int) -> Trace:
+    """A sum, quantile or age at each sample."""
+    if node.op == "age":
+        return ages(values, period_ns)
+    _, end = ticks(formula, node, period_ns)
+    assert end is not None, "sums and quantiles have a window"
+    if node.op == "quantile":
+        return quantiles(values, node.value, end + 1)
+    found = sums(values, end + 1)
+    bad = np.flatnonzero(np.isnan(found))
+    if bad.size:
+        raise no_value(formula, node, int(bad[0]), "sum of infinities of both signs")
+    return found
+
+
+def by_libm(op: str, args: list[Values]) -> Any:
     """exp and pow as the C library computes them: numpy's vectorised ones differ in the last bit."""
     function = {"exp": math.exp, "power": math.pow}[op]
 
@@ -200,9 +240,9 @@ def _ahead(operator: Temporal, args: list[Trace], begin: int, end: int | None) -
         return _window(args[0], begin, end, operator)
     left, right = args
     if end is None:
-        return _until(left, right)
+        return until(left, right)
     reached = _window(right, begin, end, TEMPORAL["eventually"])
-    later = _shifted(_until(left, right), begin, -math.inf)
+    later = _shifted(until(left, right), begin, -math.inf)
     if begin:
         later = np.minimum(later, _window(left, 0, begin - 1, TEMPORAL["always"]))
     return np.minimum(reached, later)
@@ -232,7 +272,7 @@ def _window(values: Trace, begin: int, end: int | None, operator: Temporal) -> T
     return found
 
 
-def _until(left: Trace, right: Trace) -> Trace:
+def until(left: Trace, right: Trace) -> Trace:
     """u[t] = max(right[t], min(left[t], u[t + 1])), where nothing holds beyond the end.
 
     Each step is a clamp x -> max(low, min(high, x)), and so is any number of them in a row. The trace is cut into about

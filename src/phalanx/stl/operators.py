@@ -2,6 +2,7 @@
 
 A formula is lowered to few operators: what a node does at one sample (``POINTWISE``), over a window of samples, by the
 recurrence of until, or one sample aside (``TEMPORAL``). Past operators are the future ones on the trace read backwards.
+Sums, quantiles and ages make numbers of the past, which stand below comparisons; they only look back.
 """
 
 from collections.abc import Callable
@@ -16,8 +17,8 @@ class Temporal:
     """What an operator over time does.
 
     Attributes:
-        shape: window (the least or greatest value of an interval), until (its recurrence), or shift (the neighbour's
-            value).
+        shape: window (the least or greatest value of an interval), until (its recurrence), shift (the neighbour's
+            value), or sum, quantile and age (numbers of the past, ``derived``).
         least: a window takes the least value; else the greatest.
         past: looks back; else ahead.
         pad: value of what lies outside the trace.
@@ -29,6 +30,11 @@ class Temporal:
     past: bool
     pad: float
     arity: int = 1
+
+    @property
+    def is_number(self) -> bool:
+        """Whether it makes a number of the past, as arithmetic makes one of a sample, and no verdict of verdicts."""
+        return self.shape in ("sum", "quantile", "age")
 
 
 _INF = float("inf")
@@ -44,8 +50,12 @@ TEMPORAL: dict[str, Temporal] = {
     "s_next": Temporal("shift", least=False, past=False, pad=-_INF),
     "prev": Temporal("shift", least=True, past=True, pad=_INF),
     "s_prev": Temporal("shift", least=False, past=True, pad=-_INF),
+    "sum": Temporal("sum", least=False, past=True, pad=0.0),
+    "quantile": Temporal("quantile", least=True, past=True, pad=_INF),
+    "age": Temporal("age", least=False, past=True, pad=_INF),
 }
-"""Operators over time. Outside the trace *always* holds and *eventually* does not (RTAMT's offline semantics)."""
+"""Operators over time. Outside the trace *always* holds and *eventually* does not (RTAMT's offline semantics); sums and
+quantiles take what there is of their window, and before the first event its age is infinite."""
 
 ARITHMETIC: dict[str, Callable[..., Any]] = {
     "add": lambda xp, a, b: a + b,
@@ -56,6 +66,7 @@ ARITHMETIC: dict[str, Callable[..., Any]] = {
     "abs": lambda xp, a: xp.abs(a),
     "sqrt": lambda xp, a: xp.sqrt(a),
     "exp": lambda xp, a: xp.exp(a),
+    "ratio": lambda xp, a, b, empty: xp.where(b == 0.0, empty, a / xp.where(b == 0.0, 1.0, b)),
 }
 """Operators that may leave the real numbers: (array module, arguments) -> values."""
 

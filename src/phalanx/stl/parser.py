@@ -3,25 +3,25 @@
 What RTAMT reads, means here what it means there. Where its grammar reads a text otherwise than mathematics does
 (``a - b + c`` is a - (b + c) to it, ``a / b * c`` is a / (b * c), ``a -> b -> c`` is (a -> b) -> c and ``a > b > c``
 compares a comparison) it is refused until parentheses say what is meant. Beyond RTAMT: ``true`` and ``false``, ``-x``,
-``x - 3``, ``&&``, ``||``, ``!=``, unbounded ``unless``, ``const`` and named sub-formulas in one text.
+``x - 3``, ``&&``, ``||``, ``!=``, unbounded ``unless``, ``const`` and named sub-formulas in one text, and the functions
+``sum``, ``rate``, ``quantile`` and ``age_since``, whose words remain names where no parenthesis follows.
 
 Source: Nickovic and Yamaguchi, "RTAMT: online robustness monitors from STL", 2005.11827; the precedences are those of
 its 0.4.10 parser.
 """
 
-from collections.abc import Callable
-from fractions import Fraction
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
-from phalanx.errors import UsageError
+from phalanx.stl.cursor import Cursor
 from phalanx.stl.formula import Bounds, Formula, Graph, Node
-from phalanx.stl.places import misplaced, place
-from phalanx.stl.tokens import UNITS_NS, Token, tokens
+from phalanx.stl.places import place
+from phalanx.stl.tokens import Token
 
 __all__ = ["parse"]
 
 _DEEPEST = 100
-_LATEST_S = 9e9  # beyond it nanoseconds leave 64 bits
 _INF = float("inf")
 
 _PREFIX = {
@@ -54,7 +54,20 @@ _BINARY = {
     "xor": 5,
 }
 _TAKES_BOUNDS = {"always", "eventually", "historically", "once", "until", "unless", "since"}
-_FUNCTIONS = {"abs": 1, "sqrt": 1, "exp": 1, "pow": 2, "rise": 1, "fall": 1}
+_FUNCTIONS = {
+    "abs": "x",
+    "sqrt": "x",
+    "exp": "x",
+    "pow": "x, y",
+    "rise": "x",
+    "fall": "x",
+    "sum": "x, window",
+    "rate": "x, y, window, [empty]",
+    "quantile": "x, share, window",
+    "age_since": "x",
+}
+"""Functions and their arguments: formulas, unless a window of time or a number is named; in brackets what may lack."""
+_RESERVED = {"abs", "sqrt", "exp", "pow", "rise", "fall"}  # RTAMT has the others as names
 _TYPES = {"float", "real", "int", "long"}
 _COMPARISONS = (">", "<", "==", "!=")
 _ASKS_FOR_PARENTHESES = {("-", "+"), ("/", "*"), ("implies", "implies")} | {
@@ -80,51 +93,28 @@ def parse(text: str) -> Formula:
     return _Parser(text).formula()
 
 
-class _Parser:
+class _Parser(Cursor):
     def __init__(self, text: str) -> None:
-        self.text = text
-        self.tokens = tokens(text)
-        self.position = 0
+        super().__init__(text)
         self.depth = 0
         self.graph = Graph()
         self.names: dict[str, int] = {}
-        self.constants: dict[str, float] = {}
         self.read: dict[str, int] = {}
-
-    def _fail(self, at: int, message: str) -> NoReturn:
-        raise misplaced(UsageError, self.text, at, message)
-
-    @property
-    def token(self) -> Token:
-        return self.tokens[self.position]
-
-    def _next(self) -> Token:
-        token = self.token
-        self.position += token.kind != "end"
-        return token
-
-    def _expect(self, text: str, why: str) -> Token:
-        if self.token.text != text or self.token.kind == "end":
-            self._fail(self.token.start, f"expected {text!r} {why}, found {self._found()}")
-        return self._next()
-
-    def _found(self) -> str:
-        return repr(self.token.text) if self.token.kind != "end" else "the end"
 
     # Statements
 
     def formula(self) -> Formula:
         root = self._statement()
         while self.token.text == ";":
-            self._next()
+            self.take()
             if self.token.kind == "end":
                 break
             root = self._statement()
         if self.token.kind != "end":
             hint = "; statements are separated by ';'" if self._begins_statement() else ""
-            self._fail(self.token.start, f"expected an operator, ';' or the end, found {self._found()}{hint}")
+            self.fail(self.token.start, f"expected an operator, ';' or the end, found {self.found}{hint}")
         if root is None:
-            self._fail(self.token.start, "expected a formula after the constants")
+            self.fail(self.token.start, "expected a formula after the constants")
         return Formula(self.text, tuple(self.graph.nodes), root, dict(self.names), dict(self.constants))
 
     def _begins_statement(self) -> bool:
@@ -140,12 +130,12 @@ class _Parser:
         if not self._begins_statement():
             index = self._expression(0)
             if self.token.text == ";" and self.tokens[self.position + 1].kind != "end":
-                self._fail(
+                self.fail(
                     start, "this formula is followed by another; give it a name, or join them with 'and'"
                 )
             return index
         name = self._new_name()
-        self._expect("=", "after the name")
+        self.expect("=", "after the name")
         index = self._expression(0)
         self._not_read(name)
         self.names[name.text] = index
@@ -155,29 +145,24 @@ class _Parser:
         if name.text in self.read:
             defined = place(self.text, name.start)
             message = f"{name.text!r} is read as a signal here and defined at {defined}; define it first, or rename one"
-            self._fail(self.read[name.text], message)
+            self.fail(self.read[name.text], message)
 
     def _constant(self) -> None:
-        self._next()
+        self.take()
         if self.token.text in _TYPES:
-            self._next()
+            self.take()
         name = self._new_name()
-        self._expect("=", "after the constant's name")
-        negative = self.token.text == "-"
-        if negative:
-            self._next()
-        if self.token.kind != "number":
-            self._fail(self.token.start, f"expected a number, found {self._found()}")
-        value = self._number(self._next())
+        self.expect("=", "after the constant's name")
+        value = self.signed_number()
         self._not_read(name)
-        self.constants[name.text] = -value if negative else value
+        self.constants[name.text] = value
 
     def _new_name(self) -> Token:
-        name = self._next()
-        if name.kind != "name" or name.is_word or name.text in _FUNCTIONS:
-            self._fail(name.start, f"{name.text!r} is no name that can be given")
+        name = self.take()
+        if name.kind != "name" or name.is_word or name.text in _RESERVED:
+            self.fail(name.start, f"{name.text!r} is no name that can be given")
         if name.text in self.names or name.text in self.constants:
-            self._fail(name.start, f"{name.text!r} is defined twice")
+            self.fail(name.start, f"{name.text!r} is defined twice")
         return name
 
     # Expressions
@@ -187,17 +172,17 @@ class _Parser:
         start = self.token.start
         self.depth += 1
         if self.depth > _DEEPEST:
-            self._fail(start, f"nested deeper than {_DEEPEST}; give parts of it names")
+            self.fail(start, f"nested deeper than {_DEEPEST}; give parts of it names")
         left, before, before_text = self._primary(), "", ""
         while _BINARY.get(self.token.meaning, -1) >= least:
-            operator = self._next()
+            operator = self.take()
             meaning = operator.meaning
             if (before, meaning) in _ASKS_FOR_PARENTHESES:
-                self._fail(
+                self.fail(
                     operator.start,
                     f"{operator.text!r} after {before_text!r} is read differently by different tools; put parentheses",
                 )
-            bounds = self._bounds(operator)
+            bounds = self.bounds(operator.meaning in _TAKES_BOUNDS, operator.text)
             # the right side of - and / ends where + and * could be meant to go on from the left
             right = self._expression(_BINARY[meaning] + (2 if meaning in "-/" else 1))
             left = self._binary(operator, left, right, bounds, start)
@@ -206,22 +191,22 @@ class _Parser:
         return left
 
     def _primary(self) -> int:
-        token = self._next()
+        token = self.take()
         meaning = token.meaning
         if token.kind == "number":
-            return self._constant_node(self._number(token), token.start)
+            return self._constant_node(self.number(token), token.start)
         if meaning in ("true", "false"):
             return self._constant_node(_INF if meaning == "true" else -_INF, token.start)
         if meaning == "(":
             inside = self._expression(0)
-            self._expect(")", f"for the '(' at {place(self.text, token.start)}")
+            self.expect(")", f"for the '(' at {place(self.text, token.start)}")
             return inside
         if meaning == "-":
             if self.token.kind == "number":
-                return self._constant_node(-self._number(self._next()), token.start)
+                return self._constant_node(-self.number(self.take()), token.start)
             return self._add("not", (self._expression(_BINARY["*"] + 1),), token, token.start)
         if meaning in _PREFIX:
-            bounds = self._bounds(token)
+            bounds = self.bounds(meaning in _TAKES_BOUNDS, token.text)
             argument = self._expression(_PREFIX[meaning])
             return self._add(meaning, (argument,), token, token.start, bounds)
         if meaning in _FUNCTIONS and self.token.text == "(":
@@ -229,29 +214,59 @@ class _Parser:
         if token.kind == "name" and meaning not in _BINARY:
             return self._named(token)
         self.position -= token.kind != "end"
-        self._fail(token.start, f"expected a formula, found {self._found()}")
+        self.fail(token.start, f"expected a formula, found {self.found}")
 
     def _call(self, function: Token) -> int:
-        self._expect("(", "")
-        arguments = [self._expression(0)]
-        while self.token.text == ",":
-            self._next()
-            arguments.append(self._expression(0))
-        if len(arguments) != _FUNCTIONS[function.text]:
-            self._fail(
-                function.start,
-                f"{function.text} takes {_FUNCTIONS[function.text]} argument(s), not {len(arguments)}",
-            )
-        self._expect(")", f"after the arguments of {function.text}")
+        self.expect("(", "")
+        called, wanted = function.text, _FUNCTIONS[function.text].split(", ")
+        given: list[float] = []
+        while not given or self.token.text == ",":
+            if given:
+                self.take()
+            given.append(self._argument(wanted[len(given)] if len(given) < len(wanted) else "x"))
+        if not sum("[" not in name for name in wanted) <= len(given) <= len(wanted):
+            usage = f"{called}({_FUNCTIONS[called]})"
+            self.fail(function.start, f"{called} takes {len(wanted)} argument(s), {usage}, not {len(given)}")
+        self.expect(")", f"after the arguments of {called}")
+        return self._called(function, given)
 
-        def add(op: str, *args: int) -> int:
-            return self._add(op, args, function, function.start)
+    def _argument(self, kind: str) -> float:
+        """A formula's index, a window in nanoseconds, or a number."""
+        if kind == "window":
+            return self.time_ns()
+        if kind == "[empty]":
+            return self.fixed_number()
+        if kind == "share":
+            at = self.token.start
+            share = self.fixed_number()
+            if not 0.0 <= share <= 1.0:
+                self.fail(at, f"a quantile's share is a number from 0 to 1, not {share:g}")
+            return share
+        return self._expression(0)
 
-        if function.text == "rise":
-            return add("and", add("not", add("s_prev", *arguments)), *arguments)
-        if function.text == "fall":
-            return add("and", add("prev", *arguments), add("not", *arguments))
-        return add("power" if function.text == "pow" else function.text, *arguments)
+    def _called(self, function: Token, given: Sequence[Any]) -> int:
+        """The node of a function, made of the few that back ends know."""
+
+        def add(op: str, *args: int, window: int | None = None, share: float = 0.0) -> int:
+            within = None if window is None else Bounds(0, window)
+            return self._add(op, args, function, function.start, within, share)
+
+        def rate(over: int, under: int, window: int, *empty: float) -> int:
+            totals = add("sum", over, window=window), add("sum", under, window=window)
+            if not empty:
+                return add("divide", *totals)
+            return add("ratio", *totals, self._constant_node(empty[0], function.start))
+
+        made: dict[str, Callable[..., int]] = {
+            "pow": lambda x, y: add("power", x, y),
+            "rise": lambda x: add("and", add("not", add("s_prev", x)), x),
+            "fall": lambda x: add("and", add("prev", x), add("not", x)),
+            "sum": lambda x, window: add("sum", x, window=window),
+            "rate": rate,
+            "quantile": lambda x, share, window: add("quantile", x, window=window, share=share),
+            "age_since": lambda x: add("age", x),
+        }
+        return made[function.text](*given) if function.text in made else add(function.text, *given)
 
     def _named(self, token: Token) -> int:
         if token.text in self.names:
@@ -292,60 +307,16 @@ class _Parser:
         return made[operator.meaning]()
 
     def _add(
-        self, op: str, args: tuple[int, ...], operator: Token, start: int, bounds: Bounds | None = None
+        self,
+        op: str,
+        args: tuple[int, ...],
+        operator: Token,
+        start: int,
+        bounds: Bounds | None = None,
+        value: float = 0.0,
     ) -> int:
-        end = self.tokens[self.position - 1].end
-        return self.graph.add(
-            Node(op, args, bounds, start=start, end=end, at=operator.start, written=operator.text)
-        )
+        node = Node(op, args, bounds, value=value, start=start, end=self.read_to)
+        return self.graph.add(replace(node, at=operator.start, written=operator.text))
 
     def _constant_node(self, value: float, start: int) -> int:
-        return self.graph.add(
-            Node("constant", value=value, start=start, end=self.tokens[self.position - 1].end)
-        )
-
-    def _number(self, token: Token) -> float:
-        value = float(token.text)
-        if value == _INF:
-            self._fail(token.start, f"{token.text} is more than a number can hold; write true for infinity")
-        return value
-
-    # Bounds
-
-    def _bounds(self, operator: Token) -> Bounds | None:
-        if self.token.text != "[":
-            return None
-        opening = self._next()
-        if operator.meaning not in _TAKES_BOUNDS:
-            self._fail(opening.start, f"{operator.text} takes no bounds")
-        begin, begin_unit, begin_text = self._time()
-        if self.token.text not in (",", ":"):
-            self._fail(self.token.start, f"expected ',' between the bounds, found {self._found()}")
-        self._next()
-        end, end_unit, end_text = self._time()
-        self._expect("]", "after the bounds")
-        if begin_unit and not end_unit:
-            self._fail(opening.start, f"the end of the bounds has no unit; write {end_text}{begin_unit}")
-        unit = UNITS_NS[end_unit or "s"]
-        first, last = begin * UNITS_NS[begin_unit or end_unit or "s"], end * unit
-        if first > last:
-            self._fail(opening.start, f"the bounds begin after their end: [{begin_text}, {end_text}]")
-        for bound in (first, last):
-            if bound.denominator != 1:
-                self._fail(opening.start, "a bound is no whole number of nanoseconds")
-        return Bounds(int(first), int(last))
-
-    def _time(self) -> tuple[Fraction, str, str]:
-        """A bound: its value, its unit or nothing, and the value as it is written."""
-        token = self._next()
-        if token.kind == "name" and token.text in self.constants:
-            text = repr(self.constants[token.text])
-        elif token.kind == "number":
-            text = token.text
-        else:
-            self.position -= token.kind != "end"
-            self._fail(token.start, f"expected a time from 0, found {self._found()}")
-        if not 0.0 <= float(text) <= _LATEST_S:
-            self._fail(token.start, f"a bound is a time from 0 to {_LATEST_S:g}, not {text}")
-        unit = self._next().text if self.token.text in UNITS_NS else ""
-        return Fraction(text), unit, token.text
+        return self.graph.add(Node("constant", value=value, start=start, end=self.read_to))

@@ -4,7 +4,7 @@ from typing import TypeVar
 
 from phalanx.errors import PhalanxError
 
-__all__ = ["misplaced", "place"]
+__all__ = ["misplaced", "named", "place"]
 
 Failure = TypeVar("Failure", bound=PhalanxError)
 
@@ -36,3 +36,16 @@ def misplaced(kind: type[Failure], text: str, at: int, message: str) -> Failure:
     error = kind(f"{place(text, at)}: {message}")
     error.add_note(f"  {line}\n  {indent}^")
     return error
+
+
+def named(error: Failure, what: str) -> Failure:
+    """The error with what it is about before its message, and its notes.
+
+    Example:
+        >>> print(named(misplaced(PhalanxError, "x >", 3, "expected a formula"), "limits.stl"))
+        limits.stl: column 4: expected a formula
+    """
+    about = type(error)(f"{what}: {error}")
+    for note in getattr(error, "__notes__", ()):
+        about.add_note(note)
+    return about

@@ -10,25 +10,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from phalanx.stl.derived import Age, Quantile, Sum
 from phalanx.stl.formula import Node
-from phalanx.stl.operators import ARITHMETIC, POINTWISE, TEMPORAL, Temporal
+from phalanx.stl.operators import POINTWISE, TEMPORAL, Temporal
+from phalanx.stl.scalars import UNKNOWN, Interval, function_of, interval_of
 from phalanx.stl.windows import Delay, Extreme, Reach, Steps
 
-__all__ = ["Interval", "Stage", "stages_of"]
+__all__ = ["Stage", "stages_of"]
 
-Interval = tuple[float, float]
 _INF = math.inf
-_UNKNOWN: Interval = (-_INF, _INF)
-
-
-class _Scalars:
-    """The array functions of the operator table, for single numbers."""
-
-    minimum, maximum, abs, sqrt, exp, power = min, max, abs, math.sqrt, math.exp, math.pow
-
-    @staticmethod
-    def where(condition: bool, a: float, b: float) -> float:
-        return a if condition else b
 
 
 class Stage:
@@ -48,8 +38,10 @@ class Stage:
         self.delay = delay
         self.value: float | None = None
         self.emitted = 0
-        self.first: Interval = _UNKNOWN
+        self.first: Interval = UNKNOWN
         self.tail: list[float] = []
+        if node.op == "constant":
+            self.value, self.first = node.value, (node.value, node.value)
 
     def advance(self, sample: Mapping[str, float]) -> None:
         """One update; arguments have had theirs."""
@@ -81,6 +73,7 @@ class _Inner(Stage, ABC):
         self.ended = False
         waits = [(arg, ready - arg.delay) for arg in args] if ready < _INF else []
         self._inputs = [(arg, Delay(int(wait)) if wait else None) for arg, wait in waits]
+        self._alone = args[0] if len(args) == 1 and ready < _INF else None
 
     @abstractmethod
     def push(self, *args: float) -> float | None:
@@ -88,21 +81,31 @@ class _Inner(Stage, ABC):
 
     def bounds(self) -> Interval:
         """Bounds of the value at sample 0 while it is not known."""
-        return _UNKNOWN
+        return UNKNOWN
 
     def rest(self, count: int) -> list[float]:
         """The values of the samples that are still open when the trace has ended, from the first of them on."""
         return []
 
     def advance(self, sample: Mapping[str, float]) -> None:
-        given = []
-        for arg, hold in self._inputs:
-            value = arg.value
-            if value is not None and hold is not None:
-                value = hold(value)
-            given.append(value)
-        self._emit(self.push(*given) if given and None not in given else None)
-        if not self.emitted:
+        if (alone := self._alone) is not None:
+            value = alone.value
+            if value is not None:
+                value = self.push(value)
+        else:
+            given = []
+            for arg, hold in self._inputs:
+                value = arg.value
+                if value is not None and hold is not None:
+                    value = hold(value)
+                given.append(value)
+            value = self.push(*given) if given and None not in given else None
+        self.value = value
+        if value is not None:
+            if not self.emitted:
+                self.first = (value, value)
+            self.emitted += 1
+        elif not self.emitted:
             self.first = self.bounds()
 
     def close(self, count: int) -> None:
@@ -127,36 +130,14 @@ class _Pointwise(_Inner):
 
     def __init__(self, node: Node, args: Sequence[Stage]) -> None:
         super().__init__(node, args)
-        self._function: Callable[..., float] = POINTWISE[node.op]
+        self._function = function_of(node.op)
 
     def push(self, *args: float) -> float:
-        value = self._function(_Scalars, *args)
-        if value != value:
-            raise ValueError("NaN")
-        return value
+        return self._function(*args)
 
     def bounds(self) -> Interval:
-        of = [arg.first for arg in self.args]
-        if self.node.op == "not":
-            return -of[0][1], -of[0][0]
-        if self.node.op in ("and", "or"):
-            low, high = (self._function(_Scalars, of[0][end], of[1][end]) for end in (0, 1))
-            return low, high
-        if all(low == high for low, high in of):
-            value = self.push(*(low for low, _ in of))
-            return value, value
-        if self.node.op in ARITHMETIC:
-            return _UNKNOWN
-        (a, b), (c, d) = of
-        low, high = _minus(a, d), _minus(b, c)
-        if self.node.op == "difference":
-            return low, high
-        return max(0.0, low, -high), max(-low, high)
-
-
-def _minus(a: float, b: float) -> float:
-    """a - b, 0 between equal infinities."""
-    return 0.0 if a == b else a - b
+        lows, highs = zip(*(arg.first for arg in self.args), strict=True)
+        return interval_of(self.node.op, lows, highs)
 
 
 class _Window(_Inner):
@@ -195,6 +176,26 @@ class _Window(_Inner):
         if self._operator.past:
             return []
         return self._extreme.suffixes(self.emitted + self._begin, count + self._begin, self._operator.pad)
+
+
+class _Number(_Inner):
+    """A sum, quantile or age of the past."""
+
+    def __init__(self, node: Node, args: Sequence[Stage], past: Callable[[float], float]) -> None:
+        super().__init__(node, args)
+        self._past = past
+
+    def push(self, *args: float) -> float:
+        value = self._past(*args)
+        if value != value:
+            raise ValueError("NaN")
+        return value
+
+    def bounds(self) -> Interval:
+        low, high = self.args[0].first
+        if self.node.op == "age":
+            return 0.0 if high > 0.0 else _INF, 0.0 if low > 0.0 else _INF
+        return low, high
 
 
 class _Until(_Inner):
@@ -241,7 +242,7 @@ class _Shift(_Inner):
         return value if self._taken > self._by else None
 
     def bounds(self) -> Interval:
-        return (self._operator.pad, self._operator.pad) if self._operator.past else _UNKNOWN
+        return (self._operator.pad, self._operator.pad) if self._operator.past else UNKNOWN
 
     def rest(self, count: int) -> list[float]:
         return [] if self._operator.past else [self._operator.pad] * (count - self.emitted)
@@ -282,7 +283,7 @@ class _Watch(_Inner):
         return self._reach.interval(self.ended)
 
 
-def stages_of(node: Node, args: Sequence[Stage], begin: int, end: int | None) -> list[Stage]:
+def stages_of(node: Node, args: Sequence[Stage], begin: int, end: int | None, period_ns: int) -> list[Stage]:
     """The stages of a node, in the order in which they work; the last one has its value. Bounds are in samples.
 
     ``p until[a,b] q`` is the lesser of ``always[0,a-1] p`` and of ``p until[0,b-a] q`` a samples later.
@@ -296,6 +297,11 @@ def stages_of(node: Node, args: Sequence[Stage], begin: int, end: int | None) ->
         return [_Shift(node, args, operator)]
     if operator.shape == "window":
         return [_Window(node, args, operator, begin, end)]
+    if operator.shape == "age":
+        return [_Number(node, args, Age(period_ns))]
+    if operator.is_number:
+        assert end is not None, "sums and quantiles have a window"
+        return [_Number(node, args, Sum(end + 1) if node.op == "sum" else Quantile(node.value, end + 1))]
     if not begin or end is None:
         return [_Until(node, args, operator, end)]
     least = TEMPORAL["historically" if operator.past else "always"]
