@@ -1,0 +1,121 @@
+"""How often specifications hold, with and without multipliers, with and without a shield, and what that costs.
+
+    phalanx train --specs office --no-multipliers --seeds 5 --out runs/free
+    phalanx train --specs office --seeds 5 --out runs/priced
+    python benchmarks/specifications.py runs/free runs/priced [--episodes 256] [--seed 900] [--shield shield]
+
+All committees answer the same episodes, which nothing was chosen on, each at the operating point that its own run
+chose. The price is the share of the first run's damage prevented that another one gives up, in percent, seed by seed.
+"""
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from phalanx.analysis.metrics import response_metrics
+from phalanx.analysis.statistics import summary
+from phalanx.envs.base import Environment
+from phalanx.files import write_json
+from phalanx.runtime.baselines import references
+from phalanx.runtime.compile_cache import use_compile_cache
+from phalanx.runtime.config import RunConfig
+from phalanx.runtime.decide import shielded
+from phalanx.runtime.episodes import run_episodes
+from phalanx.runtime.evaluate import load_committee
+from phalanx.runtime.policies import CommitteePolicy
+from phalanx.runtime.specifications import held, load_specs
+from phalanx.runtime.store import RunFolder, run_folders
+from phalanx.runtime.task import build_task
+from phalanx.stl.shield import Shield
+from phalanx.types import Score, Verdict
+
+
+def played(
+    folder: RunFolder,
+    env: Environment,
+    ends: tuple[Score, Score],
+    key: Any,
+    episodes: int,
+    shield: Shield | None,
+) -> dict[str, Any]:
+    """One committee in the episodes: its specifications, and what it was worth."""
+    config = RunConfig.of(folder.config())
+    committee, point = load_committee(folder, config, env)
+    if shield is not None:
+        committee = shielded(committee, shield)
+    policy = CommitteePolicy(
+        committee, jnp.asarray(point["threshold"], jnp.float32), config.network.memory_size
+    )
+    course = run_episodes(env, policy, key, n_envs=episodes, steps=env.episode_events)
+    worth = response_metrics(course.score, *ends)
+    specs = held(folder.read_specs(), course.robustness, course.live)
+    lowest = np.where(course.live[..., None], course.robustness, np.inf).min(axis=(0, 2))
+    return {
+        "damage_prevented": worth.damage_prevented,
+        "availability": worth.availability,
+        "loss": worth.loss,
+        "all": float((lowest >= 0.0).mean()),
+        **{f"satisfied/{name}": each["satisfied"] for name, each in specs.items()},
+        **{f"steps/{name}": each["steps_satisfied"] for name, each in specs.items()},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", type=Path, nargs="+", help="the first is what prices are measured against")
+    parser.add_argument("--episodes", type=int, default=256)
+    parser.add_argument("--seed", type=int, default=900)
+    parser.add_argument("--shield", type=Path, default=Path("shield"))
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    use_compile_cache()
+    begun, key = time.perf_counter(), jax.random.key(arguments.seed)
+    first = RunFolder.open(arguments.runs[0])
+    env = build_task(RunConfig.of(first.config()), specs=first.read_specs()).test.act
+    assert env is not None
+    even = np.full(len(Verdict), 1 / len(Verdict), np.float32)
+    courses = references(env, key, arguments.episodes, even)
+    ends = courses["always-allow"].score, courses["oracle"].score
+    keeper = Shield(load_specs(arguments.shield))
+    found: dict[str, Any] = {}
+    for run in arguments.runs:
+        for title, shield in ((run.name, None), (f"{run.name}, shielded", keeper)):
+            seeds = [
+                played(folder, env, ends, key, arguments.episodes, shield) for folder in run_folders(run)
+            ]
+            found[title] = {name: [seed[name] for seed in seeds] for name in seeds[0]}
+            before = found[arguments.runs[0].name]["damage_prevented"]
+            found[title]["price"] = [
+                100.0 * (1.0 - now / then)
+                for now, then in zip(found[title]["damage_prevented"], before, strict=True)
+            ]
+            print(title)
+            for name, values in found[title].items():
+                s = summary(values)
+                print(
+                    f"  {name:26} {s['iqm']:.4f} ({s['low']:.4f} to {s['high']:.4f}), min {s['min']:.4f}",
+                    flush=True,
+                )
+    if arguments.out:
+        write_json(
+            arguments.out,
+            {
+                "episodes": arguments.episodes,
+                "seed": arguments.seed,
+                "shield": str(arguments.shield),
+                "minutes": (time.perf_counter() - begun) / 60,
+                "summary": {t: {n: summary(v) for n, v in each.items()} for t, each in found.items()},
+                "by_seed": found,
+            },
+        )
+
+
+if __name__ == "__main__":
+    main()
