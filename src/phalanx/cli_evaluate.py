@@ -31,6 +31,10 @@ class Evaluate:
     """Simulated episodes to detect on, and episodes of the closed loop; 64 unless given."""
     positive: Literal["alert", "restrict"] = "alert"
     """Least verdict that counts as a detection: alert, or restrict (block)."""
+    specs: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Specifications to measure in the closed loop: a file, or a name such as office; the run's own unless given."""
+    shield: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Specifications that a shield keeps in the closed loop, whatever the members vote: a file, or the name shield."""
     seed: int = 0
     """Seed of all randomness."""
     json: bool = False
@@ -50,6 +54,8 @@ class Evaluate:
             data=self.data,
             seed=self.seed,
             positive=self.positive,
+            specs=self.specs,
+            shield=self.shield,
             **given,
         )
 

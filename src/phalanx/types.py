@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import equinox as eqx
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 __all__ = [
@@ -143,6 +144,7 @@ class TimeStep(eqx.Module):
         final_observation: the next event of the *old* episode, also when a reset replaced it in ``observation``.
         truth: of the event that was decided.
         score: totals of the episode up to this step, before any reset.
+        robustness: of each specification that is watched (``envs.constrained``), none unless any is.
     """
 
     observation: Observation
@@ -153,6 +155,9 @@ class TimeStep(eqx.Module):
     final_observation: Observation
     truth: Truth
     score: Score
+    robustness: Float[Array | np.ndarray, "*batch spec"] = eqx.field(
+        default_factory=lambda: np.zeros(0, np.float32)
+    )
 
     @property
     def done(self) -> Bool[Array, "*batch"]:
@@ -169,6 +174,7 @@ class Decision(eqx.Module):
         tally: votes at or above each severity, ``tally[v] = #{votes >= v}``.
         quorum: whether at least 2f+1 votes were received.
         score: mean over members of P(verdict >= alert), in [0, 1].
+        shielded: whether a shield put ``action`` in the place of what the votes came to.
     """
 
     action: Int[Array, "*batch"]
@@ -176,3 +182,4 @@ class Decision(eqx.Module):
     tally: Int[Array, "*batch verdict"]
     quorum: Bool[Array, "*batch"]
     score: Float[Array, "*batch"]
+    shielded: Bool[Array, "*batch"]

@@ -151,7 +151,7 @@ def test_a_decision_is_what_the_members_agree_on_put_to_the_vote(cell: str) -> N
     _, seen = jax.vmap(env.reset)(jax.random.split(jax.random.key(1), lanes))
     seen = eqx.tree_at(lambda o: o.source, seen, jnp.array([0, -1, 2]))
     cuts = np.array([0.5, 0.95, 0.5], np.float32)
-    after, decision, opinion = decide_events(
+    after, _, decision, opinion = decide_events(
         committee, table, seen, jnp.int32(7), threshold=jnp.asarray(cuts)
     )
 

@@ -226,6 +226,7 @@ def alone(config: LearnerConfig, state: TrainState, m: int) -> TrainState:
         key=jax.random.split(state.key, len(config.views))[m],
         iteration=state.iteration,
         averaged=jax.tree.map(lambda leaf: leaf[m : m + 1], state.averaged),
+        multipliers=state.multipliers,
     )
 
 

@@ -47,6 +47,7 @@ def course(total: Score, *, suspicion: np.ndarray | None = None, **columns: Any)
         "label": label,
         "stage": whole,
         "live": np.ones((4, 4), bool),
+        "robustness": np.zeros((4, 4, 0), np.float32),
         **columns,
     }
     return Course(score=total, suspicion=suspicion, **given)

@@ -19,7 +19,7 @@ from phalanx.analysis.metrics import best_threshold
 from phalanx.envs.recorded import record
 from phalanx.envs.stream import StreamConfig, StreamEnv
 from phalanx.runtime.decide import decide_events
-from phalanx.runtime.watch import Watched, ballot, cut_rows, mean_loss, operating_score, verdicts, watch
+from phalanx.runtime.watch import Watched, ballot, cut_rows, operating_score, rehearse, verdicts, watch
 from phalanx.types import TimeStep, Verdict
 
 ROWS = 40
@@ -73,7 +73,9 @@ def test_opinions_are_those_of_the_decision_path(env: StreamEnv, seen: Callable[
 
     @eqx.filter_jit
     def step(table, state, observation):
-        table, decision, opinion = decide_events(committee, table, observation, jnp.int32(0), threshold=0.5)
+        table, _, decision, opinion = decide_events(
+            committee, table, observation, jnp.int32(0), threshold=0.5
+        )
         verdict = jnp.full(1, 3, jnp.int32)  # opinions do not depend on what was answered before
         state, outcome = jax.vmap(env.step)(state, verdict, jax.random.split(jax.random.key(9), 1))
         return table, state, outcome.observation, (decision.action[0], opinion.log_probs[:, 0])
@@ -161,7 +163,7 @@ def test_the_mean_loss_is_that_of_episodes_in_which_members_answer_from_one_half
     odds = jnp.log(jnp.asarray([allow, *[(1 - allow) / 3] * 3], jnp.float32))
     networks = eqx.tree_at(lambda n: n.policy_bias, blank, jnp.tile(odds, (4, 1)))
     committee = eqx.tree_at(lambda c: c.networks, fresh, networks)
-    assert mean_loss(env, committee, jax.random.key(1), 4, n_lanes=3) == lost
+    assert rehearse(env, committee, jax.random.key(1), 4, n_lanes=3).loss == lost
     opinions = watch(env, committee, jax.random.key(1), 4, n_lanes=3)
     np.testing.assert_allclose(opinions.score, 1 - allow, atol=1e-6)
     assert len(opinions.label) == 36

@@ -17,6 +17,14 @@ _COLUMNS = {
     "false_blocks_per_million": ("false blocks / 1M", "{:,.0f}"),
     "alerts_per_day": ("alerts / day", "{:,.0f}"),
 }
+_SPEC_COLUMNS = {
+    "satisfied": ("held in episodes", "{:.1%}"),
+    "steps_satisfied": ("at steps", "{:.1%}"),
+    "robustness_min": ("lowest robustness", "{:.3f}"),
+    "assured": ("foretold half-way", "{:.1%}"),
+    "guaranteed": ("foretold with", "{:.1%}"),
+    "coverage": ("came true", "{:.1%}"),
+}
 
 
 def evaluation_table(result: Mapping[str, Any]) -> str:
@@ -32,10 +40,22 @@ def evaluation_table(result: Mapping[str, Any]) -> str:
         always-allow   0.000
     """
     rows: dict[str, Mapping[str, Any]] = {"the committee": result, **result.get("baselines", {})}
-    shown = [name for name in _COLUMNS if any(row.get(name) is not None for row in rows.values())]
-    table = [["policy", *(_COLUMNS[name][0] for name in shown)]]
-    for policy, row in rows.items():
-        table.append([policy, *(_cell(row.get(name), _COLUMNS[name][1]) for name in shown)])
+    lines = _aligned("policy", rows, _COLUMNS)
+    specs = result.get("specs", {})
+    if specs:
+        shown = {name: {**spec, **(spec.get("forecast") or {})} for name, spec in specs.items()}
+        lines += ["", *_aligned("specification", shown, _SPEC_COLUMNS)]
+    return "\n".join([*lines, *_intervals(result)])
+
+
+def _aligned(
+    what: str, rows: Mapping[str, Mapping[str, Any]], columns: Mapping[str, tuple[str, str]]
+) -> list[str]:
+    """A line a row, with the columns of which any row has a value."""
+    shown = [name for name in columns if any(row.get(name) is not None for row in rows.values())]
+    table = [[what, *(columns[name][0] for name in shown)]]
+    for title, row in rows.items():
+        table.append([title, *(_cell(row.get(name), columns[name][1]) for name in shown)])
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     lines = [
         "  ".join(
@@ -43,7 +63,7 @@ def evaluation_table(result: Mapping[str, Any]) -> str:
         )
         for row in table
     ]
-    return "\n".join([*(line.rstrip() for line in lines), *_intervals(result)])
+    return [line.rstrip() for line in lines]
 
 
 def _cell(value: float | None, form: str) -> str:
@@ -55,8 +75,9 @@ def _intervals(result: Mapping[str, Any]) -> list[str]:
     lines = []
     for name, found in result.get("intervals", {}).items():
         if found.get("iqm") is not None:
+            title = name.removeprefix("specs/") + " held" if name.startswith("specs/") else _COLUMNS[name][0]
             lines.append(
-                f"{_COLUMNS.get(name, (name, ''))[0]} over {found['n']} seeds: interquartile mean {found['iqm']:.3f}, "
-                f"95 % interval {found['low']:.3f} to {found['high']:.3f}, minimum {found['min']:.3f}"
+                f"{title} over {found['n']} seeds: interquartile mean {found['iqm']:.3f}, 95 % interval "
+                f"{found['low']:.3f} to {found['high']:.3f}, minimum {found['min']:.3f}"
             )
     return ["", *lines] if lines else []

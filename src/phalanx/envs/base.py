@@ -56,6 +56,10 @@ class Environment(eqx.Module):
         """
         return jnp.zeros(0, jnp.float32)
 
+    def gauges(self, state: Any) -> dict[str, Float[Array, ""]]:
+        """Readings of the state that specifications may speak of, beside what every step tells (``envs.signals``)."""
+        return {}
+
     @abc.abstractmethod
     def step(self, state: Any, verdict: Int[Array, ""], key: PRNGKeyArray) -> tuple[Any, TimeStep]:
         """Applies a verdict to the event shown last and shows the next one."""

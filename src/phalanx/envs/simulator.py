@@ -243,6 +243,11 @@ class Simulator(Environment):
             ttl_s=config.response.quarantine_ttl_s,
         )
 
+    def gauges(self, state: SimulatorState) -> dict[str, Float[Array, ""]]:
+        """``exposed_s``: how long the oldest campaign that goes on has been shown, in s; 0 where there is none."""
+        first_s = jnp.where(state.campaigns.stopped, jnp.inf, state.campaigns.first_s).min()
+        return {"exposed_s": jnp.maximum(state.event.time_s - first_s, 0.0)}
+
     def _credit(self, state: SimulatorState) -> Float[Array, " verdict"]:
         """What each verdict is worth; a quarantine prevents the share of the campaign's footholds that it covers.
 

@@ -108,6 +108,12 @@ class RunConfig:
     for a credit scheme that cannot judge such votes."""
     reward_scale: float = 1.0
     """Factor on every reward."""
+    specs: Path | None = None
+    """What has to hold while the simulator's events are answered: a file of specifications (docs/stl.md), or the name
+    of one that comes with phalanx, such as office. Members are shown how near they are to a violation."""
+    multipliers: bool = True
+    """Let each specification's violations cost, the more the longer they go on too often; without this flag they are
+    only shown and counted."""
     iterations: int = 100
     """Rollouts and updates."""
     seeds: int = 1
@@ -223,6 +229,11 @@ class RunConfig:
                 f"--credit {self.credit} is about the others' votes, which nobody hears with --rollouts apart; "
                 "use --rollouts together"
             )
+        if self.specs and self.env != "simulator":
+            raise UsageError(
+                f"--specs with --env {self.env}: learning under specifications needs the simulator; measure a run "
+                "on recorded events with phalanx evaluate --specs"
+            )
         if self.env == "simulator" and self.data:
             raise UsageError("--data is for --env replay or stream; the simulator makes its own events")
 
@@ -253,7 +264,7 @@ class RunConfig:
             )
         given = dict(saved)
         given.setdefault("rollouts", "together")  # as all learned before there was a choice
-        for name in ("out", "map"):
+        for name in _PATHS:
             given[name] = None if given.get(name) is None else Path(given[name])
         given["data"] = tuple(Path(part) for part in given.get("data", ()))
         for name in ("features", "views"):
@@ -264,7 +275,7 @@ class RunConfig:
         """All values, as JSON can hold them."""
         values = dataclasses.asdict(self)
         values["data"] = [str(part) for part in self.data]
-        for name in ("out", "map"):
+        for name in _PATHS:
             values[name] = None if values[name] is None else str(values[name])
         return values
 
@@ -365,6 +376,8 @@ _BY_CREDIT: dict[str, dict[str, Any]] = {
     "ahead": {"lam": 0.9, "entropy_coef": 0.015, "epochs": 2, "average": 0.1}, "back": {"lam": 0.95, "average": 0.0},
 }  # fmt: skip
 """Defaults that depend on whether the credit looks ahead."""
+
+_PATHS = ("out", "map", "specs")
 
 _CHOICES: dict[str, Any] = {
     "env": get_args(EnvName),

@@ -1,11 +1,14 @@
-"""The decision path: policy -> votes -> verdict. Rollouts, evaluation and serving all go through ``decide_events``.
+"""The decision path: policy -> votes -> verdict -> shield. Rollouts, evaluation and serving all go through
+``decide_events``.
 
-Each event is answered in four steps: every member reads its process's memory and computes its policy; the members tell
+Each event is answered in five steps: every member reads its process's memory and computes its policy; the members tell
 one another how suspicious the event is and agree on a middle; every member votes; the committee's rule turns the votes
-received into the verdict.
+received into the verdict; where that would break a specification that can still be kept, a shield puts the likeliest
+verdict in its place that does not.
 """
 
 import dataclasses
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -24,7 +27,9 @@ from phalanx.agents.network import (
 from phalanx.agents.normalizer import NormalizerState, denormalize
 from phalanx.committee.agreement import agree
 from phalanx.committee.voting import tally, verdict_of
-from phalanx.types import Decision, Observation, ObservationSpec, Verdict
+from phalanx.errors import unknown_name
+from phalanx.stl.shield import Shield, choose
+from phalanx.types import N_VERDICTS, Decision, Observation, ObservationSpec, Verdict
 
 __all__ = [
     "Committee",
@@ -35,7 +40,10 @@ __all__ = [
     "decide_events",
     "deliberate",
     "deployed",
+    "init_guard",
     "settle",
+    "shield_inputs",
+    "shielded",
     "vote",
 ]
 
@@ -49,6 +57,7 @@ class Committee(eqx.Module):
         normalizers: value statistics of each member.
         spec: what the members observe.
         f: faults tolerated.
+        shield: what keeps verdicts within specifications; None lets all pass.
     """
 
     networks: Network
@@ -56,6 +65,7 @@ class Committee(eqx.Module):
     normalizers: NormalizerState
     spec: ObservationSpec = eqx.field(static=True)
     f: int = eqx.field(static=True)
+    shield: Shield | None = eqx.field(static=True, default=None)
 
     @property
     def n_members(self) -> int:
@@ -73,7 +83,21 @@ def deployed(committee: Committee) -> Committee:
         normalizers=committee.normalizers,
         spec=dataclasses.replace(committee.spec, n_core=0),
         f=committee.f,
+        shield=committee.shield,
     )
+
+
+def shielded(committee: Committee, shield: Shield) -> Committee:
+    """The committee behind a shield.
+
+    Raises:
+        UsageError: the shield's specifications read what the committee is not shown.
+    """
+    known = ["suspicion", *(column.name for column in committee.spec.numeric)]
+    for name in shield.signals:
+        if name not in known:
+            raise unknown_name("signal in the shield's specifications", name, known)
+    return dataclasses.replace(committee, shield=shield)
 
 
 class Opinion(eqx.Module):
@@ -209,7 +233,39 @@ def settle(
         tally=tallied,
         quorum=tallied[:, Verdict.ALLOW] >= 2 * f + 1,
         score=score,
+        shielded=jnp.zeros(score.shape, bool),
     )
+
+
+def init_guard(committee: Committee, n_envs: int) -> Any:
+    """What the committee's shield knows before the first event of each environment; None without a shield."""
+    return None if committee.shield is None else committee.shield.init(n_envs)
+
+
+def shield_inputs(
+    committee: Committee, observation: Observation, log_probs: Float[Array, "member env verdict"]
+) -> dict[str, Float[Array, " env"]]:
+    """What a shield's specifications may read beside the verdict: ``suspicion``, on which the members agree, and every
+    number of the observation, by the name of its column."""
+    shown = {column.name: observation.numeric[..., i] for i, column in enumerate(committee.spec.numeric)}
+    return shown | {"suspicion": deliberate(log_probs, committee.f)}
+
+
+def _guard(
+    committee: Committee, guard: Any, observation: Observation, opinion: Opinion, decision: Decision
+) -> tuple[Any, Decision]:
+    """The decision within the shield's specifications, and what the shield knows after it."""
+    shield = committee.shield
+    if shield is None:
+        return guard, decision
+    known = shield_inputs(committee, observation, opinion.log_probs)
+    inputs = {name: known[name] for name in shield.signals}
+    allowed = shield.mask(guard, inputs)
+    voted = jax.nn.one_hot(decision.action, N_VERDICTS, dtype=jnp.float32)
+    # the verdict that was voted for where it is allowed, else the likeliest to the members in the mean
+    action = choose(allowed, jnp.where(voted > 0.0, jnp.inf, opinion.log_probs.mean(axis=0)))
+    guard, _ = shield.step(guard, inputs, action)
+    return guard, dataclasses.replace(decision, action=action, shielded=action != decision.action)
 
 
 def decide_events(
@@ -220,7 +276,8 @@ def decide_events(
     *,
     key: PRNGKeyArray | None = None,
     threshold: Float[Array, "*env"] | float | None = None,
-) -> tuple[MemoryTable, Decision, Opinion]:
+    guard: Any = None,
+) -> tuple[MemoryTable, Any, Decision, Opinion]:
     """Decides one event per environment.
 
     Args:
@@ -230,6 +287,10 @@ def decide_events(
         step: number of the step in the current rollout, for the memory's bookkeeping.
         key: draws the votes from the policies (training).
         threshold: operating point, see ``ballots``; with neither, every member votes for its likeliest verdict.
+        guard: what the committee's shield knows (``init_guard``).
+
+    Returns:
+        The memories, what the shield knows, the decision, and what the members think.
     """
     opinion = consult(committee, table, observation)
     table = write(table, observation.entity, opinion.memories, step)
@@ -239,4 +300,7 @@ def decide_events(
         votes = ballots(opinion.log_probs, threshold, committee.f).T
     received = jnp.ones_like(votes, bool)
     score = 1.0 - jnp.exp(opinion.log_probs[..., Verdict.ALLOW]).mean(axis=0)
-    return table, settle(votes, received, score, committee.f), opinion
+    guard, decision = _guard(
+        committee, guard, observation, opinion, settle(votes, received, score, committee.f)
+    )
+    return table, guard, decision, opinion

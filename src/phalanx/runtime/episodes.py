@@ -27,6 +27,7 @@ class Course(NamedTuple):
             onsets and of containments follow from their steps.
         verdict, label, stage: of each event, ``[time, env]``.
         live: whether the episode was still running.
+        robustness: of each specification that is watched.
         suspicion: how suspicious the policy found each event; None where it does not say.
     """
 
@@ -40,12 +41,15 @@ class Course(NamedTuple):
     label: Int[np.ndarray, "time env"]
     stage: Int[np.ndarray, "time env"]
     live: Bool[np.ndarray, "time env"]
+    robustness: Float[np.ndarray, "time env spec"]
     suspicion: Float[np.ndarray, "time env"] | None = None
 
     def copy(self, index: int, n_envs: int) -> "Course":
         """One copy out of several that were run side by side."""
         part = slice(index * n_envs, (index + 1) * n_envs)
-        return jax.tree.map(lambda leaf: leaf[..., part], self)
+        bare = self._replace(robustness=np.moveaxis(self.robustness, -1, 0))
+        own = jax.tree.map(lambda leaf: leaf[..., part], bare)
+        return own._replace(robustness=np.moveaxis(own.robustness, 0, -1))
 
 
 class Seen(NamedTuple):
@@ -134,7 +138,7 @@ class _Carry(eqx.Module):
 
 
 _CUMULATIVE = ("damage", "campaigns", "contained", "contain_s", "duration_s")
-_TRACE = (*_CUMULATIVE, "verdict", "label", "stage", "live")
+_TRACE = (*_CUMULATIVE, "verdict", "label", "stage", "live", "robustness")
 
 
 def _run(
@@ -208,6 +212,7 @@ def _apply(
         *(getattr(score, name) for name in _CUMULATIVE),
         *(leaf.astype(jnp.int8) for leaf in small),  # a course of a thousand long episodes must fit in memory
         carry.live,
+        time_step.robustness,
         jnp.asarray(suspicion, jnp.float32),
     )
     return _Carry(state, time_step.observation, carried, score, carry.live & ~time_step.done), record

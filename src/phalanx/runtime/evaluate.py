@@ -8,7 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +16,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, PRNGKeyArray
+from jaxtyping import Int, PRNGKeyArray
 
 from phalanx.agents.memory import init_memory
 from phalanx.analysis.metrics import committee_metrics, detection_metrics, response_metrics
@@ -24,46 +24,60 @@ from phalanx.analysis.statistics import summary
 from phalanx.data.encoder import Encoder
 from phalanx.envs.base import Environment
 from phalanx.envs.catalogue import STAGES
+from phalanx.envs.constrained import Constrained, unconstrained
 from phalanx.envs.original import OriginalEnv
 from phalanx.envs.simulator import Simulator
 from phalanx.envs.stream import StreamEnv
-from phalanx.errors import PhalanxError, RunError
+from phalanx.errors import PhalanxError, RunError, UsageError
 from phalanx.runtime.baselines import (
-    Classifier,
     choose_playbook,
     fit_classifier,
     rates_of,
     references,
-    try_playbooks,
 )
 from phalanx.runtime.config import RunConfig
-from phalanx.runtime.decide import Committee, decide_events, deployed, vote
+from phalanx.runtime.decide import Committee, decide_events, deployed, init_guard, shielded, vote
 from phalanx.runtime.episodes import Course, run_episodes
 from phalanx.runtime.fingerprint import check_unchanged
 from phalanx.runtime.learner import init_committee
 from phalanx.runtime.original import OriginalCommittee, init_original_state
 from phalanx.runtime.original_judge import judge, majority, original_latency, original_specs
 from phalanx.runtime.policies import CommitteePolicy, ThresholdPolicy
+from phalanx.runtime.specifications import forecast, held, load_specs
 from phalanx.runtime.store import RunFolder, run_folders
 from phalanx.runtime.task import Part, Task, build_task, data_part
 from phalanx.runtime.train import learner_config
-from phalanx.runtime.watch import Watched, ballot, shown, verdicts, watch
-from phalanx.types import Score, Verdict
+from phalanx.runtime.watch import Watched, ballot, verdicts, watch
+from phalanx.runtime.yardstick import (
+    PLAY,
+    PROBE_ROWS,
+    WATCH,
+    Yardstick,
+    detection_baselines,
+    make_yardstick,
+    streams,
+)
+from phalanx.stl.shield import Shield
+from phalanx.stl.specs import Spec
+from phalanx.types import Verdict
 
-__all__ = ["TUNED", "Yardstick", "evaluate", "load_committee"]
+__all__ = ["TUNED", "evaluate", "load_committee"]
 
 _LOG = logging.getLogger("phalanx")
-_TRAIN_STREAM, _VALIDATION_STREAM, _TEST_STREAM = 0, 1, 2
-_PROBE_ROWS = 200_000
-_PROBE_EPISODES = 200  # about as many simulated events
 _TEST_LANES = 128  # places on recorded rows that start with blank memory, as many as in validation
-_WATCH, _PLAY = 0, 1  # keys of the watched events and of the played episodes
 _LATENCY_CALLS = 300
 TUNED = "tuned threshold classifier"
 
 
 def evaluate(
-    run: Path, *, data: Path | None = None, episodes: int = 64, seed: int = 0, positive: str = "alert"
+    run: Path,
+    *,
+    data: Path | None = None,
+    episodes: int = 64,
+    seed: int = 0,
+    positive: str = "alert",
+    specs: Path | None = None,
+    shield: Path | None = None,
 ) -> dict[str, Any]:
     """Measures a run and keeps the result as its ``eval.json``.
 
@@ -73,6 +87,9 @@ def evaluate(
         episodes: simulated episodes for detection, and episodes of the closed loop.
         seed: of the episodes.
         positive: alert, or restrict (block or more counts as positive, as the original counts).
+        specs: what is to hold in the closed loop, see ``specifications.spec_file``; the run's own unless given, and
+            ``office`` in the simulator where it has none.
+        shield: specifications that a shield keeps there.
 
     Returns:
         The keys of CONTRACT.md; with several seeds their means, and ``per_seed``, ``intervals``.
@@ -83,25 +100,33 @@ def evaluate(
     """
     folders = run_folders(run)
     first = RunConfig.of(folders[0].config())
-    encoder = Encoder.from_dict(json.loads(folders[0].read_encoder()))
-    task, part, notes = _parts(first, encoder, folders[0].read_data(), data)
+    if shield is not None and first.is_original:
+        raise UsageError("--shield: the original's committee decides by its own rule, without one")
+    task, part, notes = _parts(first, folders[0], data)
+    part, task, measured = _watched_by(first, folders[0], part, task, specs)
+    keeper = None if shield is None else Shield(load_specs(shield))
     key = jax.random.key(seed)
     results, yardstick = [], None
     for folder in folders:
         config = RunConfig.of(folder.config())
         committee, point = load_committee(folder, config, part.watch)
-        if config.is_original:
+        if keeper is not None:
+            committee = shielded(cast(Committee, committee), keeper)
+        if isinstance(committee, OriginalCommittee):
             results.append(_evaluate_original(config, committee, point, task, part, key, positive, notes))
         else:
-            yardstick = yardstick or _yardstick(config, committee, task, key, episodes)
+            yardstick = yardstick or make_yardstick(config, committee, task, key, episodes)
             results.append(
-                _evaluate_one(config, committee, point, part, yardstick, key, episodes, positive, notes)
+                _evaluate_one(
+                    config, committee, point, part, yardstick, key, episodes, positive, notes, measured
+                )
             )
         results[-1] |= {
             "data": None if data is None else str(data),
             "episodes": episodes,
             "seed": config.seed,
             "evaluation_seed": seed,
+            "shield": None if shield is None else str(shield),
         }
         folder.write_eval(results[-1])
     if len(results) == 1:
@@ -111,15 +136,14 @@ def evaluate(
     return merged
 
 
-def _parts(
-    config: RunConfig, encoder: Encoder, known: Mapping[str, str], data: Path | None
-) -> tuple[Task | None, Part, list[str]]:
+def _parts(config: RunConfig, folder: RunFolder, data: Path | None) -> tuple[Task | None, Part, list[str]]:
     """The run's own task where its data is what it was, the part to measure on, and what to say about them."""
+    encoder, known = Encoder.from_dict(json.loads(folder.read_encoder())), folder.read_data()
 
     def own() -> Task:
         if known:
             check_unchanged(known, config.sources)
-        return build_task(config, encoder)
+        return build_task(config, encoder, folder.read_specs())
 
     if data is None:
         task = own()
@@ -129,6 +153,32 @@ def _parts(
         return own(), part, list(notes)
     except PhalanxError as error:
         return None, part, [*notes, f"no baselines: the run's own data cannot be used ({error})"]
+
+
+def _watched_by(
+    config: RunConfig, folder: RunFolder, part: Part, task: Task | None, given: Path | None
+) -> tuple[Part, Task | None, tuple[Spec, ...]]:
+    """The closed loops with the specifications to measure watched in them, and which these are.
+
+    Raises:
+        UsageError: specifications for answers that have no consequence, or that read what the environment has not.
+    """
+    specs = folder.read_specs() if given is None else load_specs(given)
+    if part.act is None:
+        if given is not None:
+            raise UsageError(
+                "--specs: answers have no consequence here (env stream), so nothing of them can hold"
+            )
+        return part, task, ()
+    if given is None and not specs and config.env == "simulator":
+        given, specs = Path("office"), load_specs(Path("office"))
+    if given is None or not specs:
+        return part, task, specs
+    part = replace(part, act=Constrained(part.act, specs, shown=False))
+    if task is not None and task.validation.act is not None:
+        loop = Constrained(task.validation.act, specs, shown=False)
+        task = replace(task, validation=replace(task.validation, act=loop))
+    return part, task, specs
 
 
 def load_committee(folder: RunFolder, config: RunConfig, env: Environment) -> tuple[Any, dict[str, Any]]:
@@ -152,58 +202,6 @@ def load_committee(folder: RunFolder, config: RunConfig, env: Environment) -> tu
     return committee, point
 
 
-@dataclass(frozen=True)
-class Yardstick:
-    """What all seeds of a run are measured against.
-
-    Attributes:
-        classifier: fitted on the training part; None where the run's own data cannot be read.
-        act: the validation part's closed loop, None where there is none.
-        ends: totals of always-allow and of the oracle on the validation episodes.
-        tried: what the classifier's playbooks reach there.
-    """
-
-    classifier: Classifier | None = None
-    act: Environment | None = None
-    ends: tuple[Score, Score] | None = None
-    tried: list[dict[str, Any]] = field(default_factory=list)
-
-
-def _streams(key: PRNGKeyArray) -> list[PRNGKeyArray]:
-    return [jax.random.fold_in(key, stream) for stream in (_TRAIN_STREAM, _VALIDATION_STREAM, _TEST_STREAM)]
-
-
-def _yardstick(
-    config: RunConfig, committee: Committee, task: Task | None, key: PRNGKeyArray, episodes: int
-) -> Yardstick:
-    if task is None:
-        return Yardstick()
-    train, validation = (
-        shown(each.watch, _PROBE_ROWS)
-        if isinstance(each.watch, StreamEnv)
-        else watch(
-            each.watch,
-            committee,
-            jax.random.fold_in(own, _WATCH),
-            config.network.memory_size,
-            n_lanes=max(episodes, _PROBE_EPISODES),
-        )
-        for each, own in zip((task.train, task.validation), _streams(key)[:2], strict=True)
-    )
-    _LOG.info("fitting gradient boosting to %s events of the training part", f"{len(train.label):,}")
-    classifier = fit_classifier(
-        train, validation, config.seed if config.split_seed is None else config.split_seed
-    )
-    env = task.validation.act
-    if env is None:
-        return Yardstick(classifier)
-    own = jax.random.fold_in(_streams(key)[1], _PLAY)
-    courses = references(env, own, episodes, np.full(len(Verdict), 1 / len(Verdict), np.float32))
-    ends = courses["always-allow"].score, courses["oracle"].score
-    _LOG.info("trying its playbooks in %d validation episodes", episodes)
-    return Yardstick(classifier, env, ends, try_playbooks(classifier, env, own, episodes, ends))
-
-
 def _evaluate_one(
     config: RunConfig,
     committee: Committee,
@@ -214,10 +212,11 @@ def _evaluate_one(
     episodes: int,
     positive: str,
     notes: list[str],
+    specs: tuple[Spec, ...],
 ) -> dict[str, Any]:
     threshold = float("inf") if point["threshold"] is None else float(point["threshold"])
     memory = config.network.memory_size
-    own = jax.random.fold_in(_streams(key)[2], _WATCH)
+    own = jax.random.fold_in(streams(key)[2], WATCH)
     _LOG.info("seed %d: detection, with the same events for all", config.seed)
     places = _TEST_LANES if isinstance(part.watch, StreamEnv) else episodes
     test = watch(part.watch, committee, own, memory, n_lanes=places)
@@ -225,13 +224,13 @@ def _evaluate_one(
     answers = verdicts(ballot(test, threshold, committee.f), committee.f)
     result = _detected(config, test, alone, answers, point, positive, notes)
     result["latency_ms"] = _latency(committee, part.watch, threshold, memory)
-    result["baselines"] = _detection_baselines(yardstick.classifier, test, positive)
+    result["baselines"] = detection_baselines(yardstick.classifier, test, positive)
     if part.act is None:
         result |= dict.fromkeys(_RESPONSE)
     else:
         _LOG.info("seed %d: response, %d episodes for each policy", config.seed, episodes)
         policy = CommitteePolicy(committee, jnp.asarray(threshold, jnp.float32), memory)
-        _add_response(result, policy, part.act, yardstick, _streams(key), episodes)
+        _add_response(result, policy, part.act, yardstick, streams(key), episodes, specs)
     return result
 
 
@@ -280,30 +279,10 @@ def _evaluate_original(
     classifier = None
     if task is not None:
         known = (cast(OriginalEnv, each.watch) for each in (task.train, task.validation))
-        train, validation = (judge(each, committee, _PROBE_ROWS) for each in known)
+        train, validation = (judge(each, committee, PROBE_ROWS) for each in known)
         classifier = fit_classifier(train, validation, config.seed)
-    result["baselines"] = _detection_baselines(classifier, test, positive)
+    result["baselines"] = detection_baselines(classifier, test, positive)
     return result | dict.fromkeys(_RESPONSE)
-
-
-def _detection_baselines(
-    classifier: Classifier | None, test: Watched, positive: str
-) -> dict[str, dict[str, Any]]:
-    severe = int(Verdict.ALERT if positive == "alert" else Verdict.BLOCK)
-    n = len(test.label)
-    answers: dict[str, tuple[np.ndarray, Float[np.ndarray, " event"]]] = {
-        "always-allow": (np.zeros(n, int), np.zeros(n)),
-        "always-block": (np.full(n, int(Verdict.BLOCK)), np.ones(n)),
-    }
-    if classifier is not None:
-        score = classifier.probe.score(test.category, test.numeric)
-        answers["gradient boosting"] = (np.where(score >= classifier.threshold, severe, 0), score)
-    names = ("f1", "precision", "recall", "pr_auc", "mcc")
-    rows = {}
-    for name, (verdict, score) in answers.items():
-        found = dataclasses.asdict(detection_metrics(test.label, verdict, score, positive=positive))
-        rows[name] = {metric: found[metric] for metric in names}
-    return rows
 
 
 def _add_response(
@@ -313,15 +292,21 @@ def _add_response(
     yardstick: Yardstick,
     keys: list[PRNGKeyArray],
     episodes: int,
+    specs: tuple[Spec, ...],
 ) -> None:
     """Adds what the committee's and the baselines' answers did to the same episodes."""
     steps = env.episode_events
-    key = jax.random.fold_in(keys[2], _PLAY)
+    key = jax.random.fold_in(keys[2], PLAY)
     course = run_episodes(env, policy, key, n_envs=episodes, steps=steps)
+    result["specs"] = held(specs, course.robustness, course.live)
     courses = references(env, key, episodes, rates_of(course))
     if yardstick.classifier is not None and yardstick.act is not None and yardstick.ends is not None:
-        own = jax.random.fold_in(keys[1], _PLAY)
+        own = jax.random.fold_in(keys[1], PLAY)
         known = run_episodes(yardstick.act, policy, own, n_envs=episodes, steps=yardstick.act.episode_events)
+        for name, said in forecast(
+            specs, (known.robustness, known.live), (course.robustness, course.live)
+        ).items():
+            result["specs"][name]["forecast"] = said
         availability = response_metrics(known.score, *yardstick.ends).availability
         book = choose_playbook(yardstick.tried, 1.0 if availability is None else availability)
         tuned = ThresholdPolicy(
@@ -338,7 +323,7 @@ def _add_response(
         row = result["baselines"].setdefault(name, {})
         reached = dataclasses.asdict(response_metrics(each.score, *ends))
         row |= {metric: reached[metric] for metric in _RESPONSE}
-    names = {"stages": list(STAGES)} if isinstance(env, Simulator) else {}
+    names = {"stages": list(STAGES)} if isinstance(unconstrained(env), Simulator) else {}
     result["course"] = names | _course(course, courses["always-allow"])
 
 
@@ -381,12 +366,13 @@ def _latency(committee: Committee, env: Environment, threshold: float, memory: i
     observation = jax.tree.map(lambda leaf: leaf[None], env.reset(jax.random.key(0))[1])
     table = init_memory(committee.n_members, 1, env.spec.n_entities, memory)
     decide = eqx.filter_jit(
-        lambda c, t, o: decide_events(c, t, o, jnp.zeros((), jnp.int32), threshold=threshold)[:2]
+        lambda c, t, g, o: decide_events(c, t, o, jnp.zeros((), jnp.int32), threshold=threshold, guard=g)[:3]
     )
+    guard = init_guard(committee, 1)
     taken = []
     for call in range(_LATENCY_CALLS + 10):
         begun = time.perf_counter()
-        table, decision = decide(committee, table, observation)
+        table, guard, decision = decide(committee, table, guard, observation)
         decision.action.block_until_ready()
         if call >= 10:
             taken.append(1e3 * (time.perf_counter() - begun))
@@ -407,6 +393,10 @@ def _merge(results: list[dict[str, Any]]) -> dict[str, Any]:
         name: summary([result.get(name) for result in results])
         for name in ("f1", "precision", "recall", "pr_auc", "damage_prevented", "availability")
         if any(result.get(name) is not None for result in results)
+    }
+    merged["intervals"] |= {
+        f"specs/{name}": summary([result["specs"][name]["satisfied"] for result in results])
+        for name in results[0]["specs"]
     }
     merged["per_seed"] = [{k: v for k, v in row.items() if not isinstance(v, dict)} for row in plain]
     return merged

@@ -353,6 +353,11 @@ def committee_families(run: Path, env: Simulator) -> Iterator[CommitteeFamily]:
                 f"{folder.path}: trained on --env {config.env}; scenarios are the simulator's. "
                 "Train with --env simulator"
             )
+        if folder.read_specs():
+            raise RunError(
+                f"{folder.path}: learned under specifications, whose margins its members are shown; these worlds show "
+                "none. Measure it with phalanx evaluate"
+            )
         if Encoder.from_dict(json.loads(folder.read_encoder())) != env.encoder:
             raise RunError(
                 f"{folder.path}: its columns are not those that the simulator shows now. Train the run again"

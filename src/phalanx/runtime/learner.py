@@ -32,7 +32,9 @@ from phalanx.agents.ppo import (
 from phalanx.agents.targets import Targets, gae, monte_carlo
 from phalanx.agents.vitals import parameter_norm, relative_change, rollout_vitals
 from phalanx.envs.base import Environment
+from phalanx.envs.constrained import Constrained
 from phalanx.runtime.decide import Committee
+from phalanx.runtime.multipliers import MultiplierConfig, raised
 from phalanx.runtime.rollout import Rollout, World, collect, init_world
 from phalanx.types import ObservationSpec, Verdict
 
@@ -67,6 +69,7 @@ class LearnerConfig:
         credit: scheme of ``agents.credit``.
         reward_scale: factor on every reward.
         network, ppo: sizes and update.
+        prices: how specifications' multipliers follow their violations.
     """
 
     f: int
@@ -87,6 +90,7 @@ class LearnerConfig:
     reward_scale: float
     network: NetworkConfig
     ppo: PPOConfig
+    prices: MultiplierConfig
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
@@ -105,6 +109,7 @@ class TrainState(eqx.Module):
         key: of the next iteration's randomness.
         iteration: iterations done.
         averaged: running average of the members' parameters, the latest weighing most.
+        multipliers: price of each specification's violation; none where nothing is specified.
     """
 
     committee: Committee
@@ -113,6 +118,7 @@ class TrainState(eqx.Module):
     key: PRNGKeyArray
     iteration: Int[Array, ""]
     averaged: Network
+    multipliers: Float[Array, " spec"]
 
     @property
     def answering(self) -> Committee:
@@ -163,6 +169,7 @@ def init_train_state(env: Environment, config: LearnerConfig, key: PRNGKeyArray)
         key=key,
         iteration=jnp.zeros((), jnp.int32),
         averaged=committee.networks,
+        multipliers=env.multipliers if isinstance(env, Constrained) else jnp.zeros(0, jnp.float32),
     )
 
 
@@ -174,7 +181,21 @@ def iterate(
     Returns:
         The next state and the iteration's metrics: scalars, and arrays with one entry a member.
     """
-    return (_iterate_apart if config.apart else _iterate)(env, config, state)
+    if isinstance(env, Constrained):
+        env = env.at(state.multipliers)
+    after, metrics = (_iterate_apart if config.apart else _iterate)(env, config, state)
+    if isinstance(env, Constrained):
+        violated = jnp.stack([metrics[f"stl/violated_{spec.name}"].mean() for spec in env.specs])
+        heeded = local_weight(config.credit, _progress(config, state)) < 1.0
+        prices = raised(config.prices, state.multipliers, violated, heeded)
+        after = eqx.tree_at(lambda s: s.multipliers, after, prices)
+        metrics |= {f"stl/multiplier_{spec.name}": prices[i] for i, spec in enumerate(env.specs)}
+    return after, metrics
+
+
+def _progress(config: LearnerConfig, state: TrainState) -> Float[Array, ""]:
+    """Share of the run that is done."""
+    return state.iteration.astype(jnp.float32) / config.iterations
 
 
 def _iterate_apart(
@@ -193,6 +214,7 @@ def _iterate_apart(
             key=key,
             iteration=state.iteration,
             averaged=_as_stack(averaged),
+            multipliers=state.multipliers,
         )
         own, metrics = _iterate(env, config, own)
         trained = (own.committee.networks, own.committee.normalizers, own.opt_state, own.averaged)
@@ -202,7 +224,7 @@ def _iterate_apart(
     parts, metrics = jax.vmap(learn)(state.committee, state.opt_state, state.averaged, state.world, keys)
     networks, normalizers, opt_state, averaged, world, keys = parts
     committee = eqx.tree_at(lambda c: (c.networks, c.normalizers), state.committee, (networks, normalizers))
-    after = TrainState(committee, opt_state, world, keys[0], state.iteration + 1, averaged)
+    after = TrainState(committee, opt_state, world, keys[0], state.iteration + 1, averaged, state.multipliers)
     return after, {name: values.reshape(-1) for name, values in metrics.items() if name not in _OF_SEVERAL}
 
 
@@ -225,7 +247,7 @@ def _iterate(
     env: Environment, config: LearnerConfig, state: TrainState
 ) -> tuple[TrainState, dict[str, Array]]:
     key_rollout, key_update, key_next = jax.random.split(state.key, 3)
-    progress = state.iteration.astype(jnp.float32) / config.iterations
+    progress = _progress(config, state)
     scheme = CREDIT_SCHEMES[config.credit]
     n_shadow = jnp.where(progress < scheme.shadow_until, config.n_shadow, 0)
     world, rollout = collect(
@@ -274,10 +296,24 @@ def _iterate(
     metrics = _metrics(rollout, targets, committee.normalizers, reports, config.n_shadow)
     metrics |= _vitals(rollout, targets, committee.masks, config.n_shadow)
     metrics |= _moves(committee.networks, networks)
+    if isinstance(env, Constrained):
+        metrics |= _specified(env, rollout.robustness[:, config.n_shadow :])
     committee = eqx.tree_at(lambda c: c.networks, committee, networks)
     share = 1.0 / (1.0 + config.average * state.iteration.astype(jnp.float32))
     averaged = jax.tree.map(lambda old, new: old + share * (new - old), state.averaged, networks)
-    return TrainState(committee, opt_state, world, key_next, state.iteration + 1, averaged), metrics
+    after = TrainState(
+        committee, opt_state, world, key_next, state.iteration + 1, averaged, state.multipliers
+    )
+    return after, metrics
+
+
+def _specified(env: Constrained, robustness: Float[Array, "time env spec"]) -> dict[str, Array]:
+    """Each specification's mean robustness, and the share of the steps at which it is violated."""
+    found = {}
+    for i, spec in enumerate(env.specs):
+        found[f"stl/robustness_{spec.name}"] = robustness[..., i].mean()
+        found[f"stl/violated_{spec.name}"] = (robustness[..., i] < 0.0).mean(dtype=jnp.float32)
+    return found
 
 
 def _targets(

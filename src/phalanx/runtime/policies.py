@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from phalanx.agents.memory import init_memory
-from phalanx.runtime.decide import Committee, decide_events
+from phalanx.runtime.decide import Committee, decide_events, init_guard
 from phalanx.types import Observation, ObservationSpec, Verdict
 
 __all__ = [
@@ -134,13 +134,18 @@ class CommitteePolicy(ScoredPolicy):
     memory_size: int = eqx.field(static=True)
 
     def init(self, n_envs: int) -> Any:
-        """Blank memories."""
-        return init_memory(self.committee.n_members, n_envs, self.committee.spec.n_entities, self.memory_size)
+        """Blank memories, and a shield that has seen nothing."""
+        committee = self.committee
+        table = init_memory(committee.n_members, n_envs, committee.spec.n_entities, self.memory_size)
+        return table, init_guard(committee, n_envs)
 
     def judge(self, carried: Any, observation: Any, label: Any, key: Any, t: Any) -> tuple[Any, Any, Any]:
         """Decides; the label and the key are not used."""
-        table, decision, _ = decide_events(self.committee, carried, observation, t, threshold=self.threshold)
-        return table, decision.action, decision.score
+        table, guard = carried
+        table, guard, decision, _ = decide_events(
+            self.committee, table, observation, t, threshold=self.threshold, guard=guard
+        )
+        return (table, guard), decision.action, decision.score
 
 
 def recall(table: Any, source: Any, blank: Any) -> Any:

@@ -55,6 +55,7 @@ class Rollout(eqx.Module):
         reward, credit, terminated, truncated, truth: see ``types.TimeStep``.
         worth: Q of each verdict where the rollout looked ahead (``agents.credit``), else the same as ``credit``.
         score: the episode's totals at each step.
+        robustness: of each specification, none unless any is watched.
         episode_reward: the committee's reward summed over the episode so far; NaN where its beginning was not seen.
     """
 
@@ -75,6 +76,7 @@ class Rollout(eqx.Module):
     truncated: Bool[Array, "time env"]
     truth: Truth
     score: Score
+    robustness: Float[Array, "time env spec"]
     episode_reward: Float[Array, "time env"]
 
     @property
@@ -150,7 +152,9 @@ def collect(
         t, key = inputs
         key_votes, key_env, key_dictator = jax.random.split(key, 3)
         source, entity = world.observation.source, world.observation.entity
-        table, decision, opinion = decide_events(committee, world.table, world.observation, t, key=key_votes)
+        table, _, decision, opinion = decide_events(
+            committee, world.table, world.observation, t, key=key_votes
+        )
         core = jax.vmap(env.core)(world.env_state)
         action = decision.action
         if dictator:
@@ -185,6 +189,7 @@ def collect(
             "truncated": time_step.truncated,
             "truth": time_step.truth,
             "score": time_step.score,
+            "robustness": time_step.robustness,
             "episode_reward": episode_reward,
             "source": source,
             "own": source == entity,

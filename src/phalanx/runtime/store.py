@@ -28,6 +28,7 @@ from typing import IO, Any
 from phalanx.errors import RunError, UsageError
 from phalanx.files import is_temporary, json_safe, to_json, write_json, write_text
 from phalanx.runtime.checkpoints import Checkpoints
+from phalanx.stl.specs import Spec, read_specs
 
 __all__ = ["MetricLog", "RunFolder", "run_folders"]
 
@@ -127,6 +128,15 @@ class RunFolder:
         if not path.is_file():
             raise RunError(f"{path}: missing. Restore it, or train anew")
         return path.read_text()
+
+    def write_specs(self, specs: Path) -> None:
+        """Keeps a specification file as ``specs.stl``."""
+        write_text(self.path / "specs.stl", specs.read_text(encoding="utf-8"))
+
+    def read_specs(self) -> tuple[Spec, ...]:
+        """The specifications that the run learned under; none where it had none."""
+        path = self.path / "specs.stl"
+        return read_specs(path) if path.is_file() else ()
 
     def write_data(self, fingerprints: Mapping[str, str]) -> None:
         """Keeps the hashes of the run's data files as ``data.json`` (see ``runtime.fingerprint``)."""

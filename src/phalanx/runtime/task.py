@@ -1,6 +1,7 @@
 """What a run learns and is measured on: the environments built from its settings."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from phalanx.data.events import EventTable
 from phalanx.data.readers import read_events
 from phalanx.data.splits import split_rows
 from phalanx.envs.base import Environment
+from phalanx.envs.constrained import Constrained
 from phalanx.envs.original import FEATURES
 from phalanx.envs.recorded import record
 from phalanx.envs.replay import ReplayConfig, ReplayEnv
@@ -20,6 +22,8 @@ from phalanx.envs.stream import StreamConfig, StreamEnv
 from phalanx.errors import UsageError
 from phalanx.runtime.config import RunConfig
 from phalanx.runtime.original import original_env
+from phalanx.runtime.specifications import load_specs
+from phalanx.stl.specs import Spec
 
 __all__ = ["Part", "Task", "build_task", "data_part", "default_split", "recorded_part"]
 
@@ -53,19 +57,24 @@ class Task:
     notes: tuple[str, ...] = ()
 
 
-def build_task(config: RunConfig, encoder: Encoder | None = None) -> Task:
+def build_task(
+    config: RunConfig, encoder: Encoder | None = None, specs: Sequence[Spec] | None = None
+) -> Task:
     """Reads and splits the data, fits the encoder on the training part, and builds the environments.
 
     Args:
         config: settings.
         encoder: of an earlier run; fitted anew unless given.
+        specs: of an earlier run; those of the settings unless given.
 
     Raises:
         UsageError: replay or stream without data.
         DataError: data that cannot be read or split.
     """
     if config.env == "simulator":
-        return _simulated(config)
+        if specs is None:
+            specs = load_specs(config.specs) if config.specs else ()
+        return _simulated(config, specs)
     if not config.data:
         raise UsageError(f"--env {config.env} needs recorded events: give --data FILE")
     read = read_events(config.data, label=config.label, mapping=config.map)
@@ -95,13 +104,18 @@ def build_task(config: RunConfig, encoder: Encoder | None = None) -> Task:
     return Task(learn, train, validation, test, encoder, tuple(notes))
 
 
-def _simulated(config: RunConfig) -> Task:
+def _simulated(config: RunConfig, specs: Sequence[Spec]) -> Task:
     """One world for all three parts, whose episodes differ by their keys; only what is learned from may be poisoned."""
     world = replace(scenario(config.scenario).config, episode_events=config.episode_limit)
-    env = Simulator(world)
+
+    def specified(env: Simulator) -> Environment:
+        return Constrained(env, specs) if specs else env
+
+    simulator = Simulator(world)
+    env = specified(simulator)
     part = Part(watch=env, act=env)
-    learn = Simulator(replace(world, poison=config.poison)) if config.poison else env
-    return Task(learn, replace(part, watch=learn), part, part, env.encoder)
+    learn = specified(Simulator(replace(world, poison=config.poison))) if config.poison else env
+    return Task(learn, replace(part, watch=learn), part, part, simulator.encoder)
 
 
 def default_split(table: EventTable) -> str:

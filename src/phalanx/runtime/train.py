@@ -18,6 +18,7 @@ from jaxtyping import PRNGKeyArray
 
 from phalanx.agents.credit import CREDIT_SCHEMES
 from phalanx.analysis.metrics import best_threshold, detection_metrics
+from phalanx.envs.constrained import Constrained, unconstrained
 from phalanx.envs.original import OriginalEnv
 from phalanx.envs.simulator import Simulator
 from phalanx.errors import DataError, UsageError, unknown_name
@@ -25,13 +26,15 @@ from phalanx.runtime.config import RunConfig
 from phalanx.runtime.decide import deployed
 from phalanx.runtime.fingerprint import check_unchanged, fingerprints
 from phalanx.runtime.learner import LearnerConfig, TrainState, init_train_state, iterate
+from phalanx.runtime.multipliers import MultiplierConfig
 from phalanx.runtime.original import OriginalState, check_original, init_originals, originals_step
 from phalanx.runtime.original_judge import validate_original
 from phalanx.runtime.progress import Progress
 from phalanx.runtime.red_flags import ON_RED_FLAG, RedFlags
+from phalanx.runtime.specifications import spec_file
 from phalanx.runtime.store import RunFolder, run_folders
 from phalanx.runtime.task import Task, build_task
-from phalanx.runtime.watch import ballot, mean_loss, operating_score, verdicts, watch
+from phalanx.runtime.watch import ballot, operating_score, rehearse, verdicts, watch
 
 __all__ = ["OperatingPoint", "compiled_iteration", "initial_state", "learner_config", "train", "validate"]
 
@@ -40,6 +43,10 @@ State = TypeVar("State")
 _LOG = logging.getLogger("phalanx")
 _VALIDATION_ROWS = 32_768  # recorded events, from as many places as there are lanes
 _VALIDATION_EPISODES, _VALIDATION_LANES = 32, 128
+_LEVEL, _SHORT = (
+    0.95,
+    1000.0,
+)  # episodes in which a specification is to hold; what falling short of all weighs
 _FREE_ON_RESUME = ("iterations", "eval_every", "checkpoint_every", "out", "cell")
 _TRAINING_STREAM, _VALIDATION_STREAM = 0, 1  # all draws are from streams apart; 2 is evaluation's
 
@@ -51,10 +58,12 @@ class OperatingPoint:
     Attributes:
         threshold: on the suspicion that the members agree on; None where each takes its likeliest verdict.
         metrics: what it reaches there, keys ``eval/...``; for choosing, not for reporting.
+        source: where the threshold comes from.
     """
 
     threshold: float | None
     metrics: Mapping[str, float]
+    source: str = "validation"
 
 
 def learner_config(config: RunConfig) -> LearnerConfig:
@@ -84,6 +93,7 @@ def learner_config(config: RunConfig) -> LearnerConfig:
         reward_scale=config.reward_scale,
         network=config.network,
         ppo=ppo,
+        prices=MultiplierConfig(adapt=config.multipliers),
     )
 
 
@@ -122,15 +132,22 @@ def validate(
     """
     if isinstance(state, OriginalState):
         rows = cast(OriginalEnv, task.validation.watch)
-        return OperatingPoint(None, validate_original(rows, state.committee))
+        return OperatingPoint(None, validate_original(rows, state.committee), "none (greedy)")
     drawn = (jax.random.fold_in(key, _VALIDATION_STREAM), config.network.memory_size)
     n_lanes = _VALIDATION_EPISODES if config.env == "simulator" else _VALIDATION_LANES
     watched = watch(task.validation.watch, state.answering, *drawn, n_lanes=n_lanes, most=_VALIDATION_ROWS)
-    try:
-        threshold = best_threshold(watched.label, operating_score(watched.log_probs, config.f)).threshold
-    except DataError as error:
-        _LOG.warning("validation: %s", error)
-        threshold = 0.5
+    env = task.validation.watch
+    threshold, source = (
+        0.5,
+        "0.5: what members learned under specifications holds for the answers they learned",
+    )
+    if not isinstance(env, Constrained):
+        try:
+            score = operating_score(watched.log_probs, config.f)
+            threshold, source = best_threshold(watched.label, score).threshold, "validation"
+        except DataError as error:
+            _LOG.warning("validation: %s", error)
+            source = "0.5: validation events of one kind"
     found = {"eval/threshold": threshold}
     for prefix, cut in (("eval/", threshold), ("eval/greedy_", None)):
         detection = detection_metrics(
@@ -141,10 +158,16 @@ def validate(
             f"{prefix}{name}": values[name] for name in ("tp", "tn", "fp", "fn", "precision", "recall", "f1")
         }
         found["eval/pr_auc"] = values["pr_auc"]
-    if isinstance(task.validation.watch, Simulator):
-        found["eval/loss"] = mean_loss(task.validation.watch, state.answering, *drawn, n_lanes=n_lanes)
+    if isinstance(unconstrained(env), Simulator):
+        played = rehearse(env, state.answering, *drawn, n_lanes=n_lanes)
+        found["eval/loss"] = played.loss
+        if isinstance(env, Constrained):
+            found |= {
+                f"eval/satisfied_{spec.name}": float(share)
+                for spec, share in zip(env.specs, played.satisfied, strict=True)
+            }
     return OperatingPoint(
-        threshold, {name: np.nan if value is None else float(value) for name, value in found.items()}
+        threshold, {name: np.nan if value is None else float(value) for name, value in found.items()}, source
     )
 
 
@@ -195,7 +218,7 @@ def train(
     config = config.resolved
     if config.is_original:
         check_original(config)
-    task = build_task(config)
+    task = build_task(config, specs=RunFolder.open(path).read_specs() if resume else None)
     config = _without_idle_memory(config, task)
     folders = _folders(config, path, task, resume is not None)
     state = initial_state(config, task)
@@ -271,6 +294,9 @@ def _folders(config: RunConfig, path: Path, task: Task, resume: bool) -> list[Ru
     known = fingerprints(config.sources)
     for folder in {parent, *folders}:
         folder.write_data(known)
+    if config.specs and not resume:
+        for folder in {parent, *folders}:
+            folder.write_specs(spec_file(config.specs))
     for folder in folders:
         folder.write_encoder(json.dumps(task.encoder.to_dict()))
     return folders
@@ -360,9 +386,14 @@ def _best_so_far(folder: RunFolder) -> float:
 
 def _merit(metrics: Mapping[str, float]) -> float:
     """What decides which checkpoint is kept: little loss where the committee's answers have consequences that the
-    simulator can play out, else F1."""
+    simulator can play out, else F1. Specifications that hold in too few episodes outweigh any loss."""
     loss = metrics.get("eval/loss")
-    return float(np.nan_to_num(metrics["eval/f1"])) if loss is None else -loss
+    if loss is None:
+        return float(np.nan_to_num(metrics["eval/f1"]))
+    short = [
+        max(_LEVEL - share, 0.0) for name, share in metrics.items() if name.startswith("eval/satisfied_")
+    ]
+    return -loss - _SHORT * sum(short)
 
 
 def _keep_best(
@@ -381,7 +412,7 @@ def _keep_best(
     folder.write_operating_point(
         {
             "threshold": point.threshold,
-            "threshold_source": "validation" if point.threshold is not None else "none (greedy)",
+            "threshold_source": point.source,
             "iteration": iteration,
             **point.metrics,
         }

@@ -25,7 +25,7 @@ __all__ = [
     "Watched",
     "ballot",
     "cut_rows",
-    "mean_loss",
+    "rehearse",
     "operating_score",
     "shown",
     "verdicts",
@@ -111,7 +111,7 @@ def watch(
         most: rows scored at most; all unless given.
     """
     parts = list(_watched(env, committee, key, memory_size, n_lanes, most, apply=False))
-    scored, label, log_probs, category, numeric, _ = (
+    scored, label, log_probs, category, numeric, _, _ = (
         np.concatenate(leaves) for leaves in zip(*parts, strict=True)
     )
     order = np.moveaxis(scored, 0, 1)  # lane by lane: the order of the rows
@@ -122,18 +122,36 @@ def watch(
     return Watched(flat(label), flat(np.moveaxis(log_probs, 1, 2)), flat(category), flat(numeric))
 
 
-def mean_loss(
+class Rehearsed(NamedTuple):
+    """How well a committee responds, measured on the fly.
+
+    Attributes:
+        loss: mean over the episodes, see ``types.Score``.
+        satisfied: share of the episodes in which each specification held throughout.
+    """
+
+    loss: float
+    satisfied: Float[np.ndarray, " spec"]
+
+
+def rehearse(
     env: Environment, committee: Committee, key: PRNGKeyArray, memory_size: int, *, n_lanes: int
-) -> float:
-    """Mean loss of the same episodes with the verdicts applied, answered where the suspicion agreed on is at
-    least .5: how well the committee responds, in the compiled loop that ``watch`` has anyway.
+) -> Rehearsed:
+    """The same episodes with the verdicts applied, answered where the suspicion agreed on is at least .5, in the
+    compiled loop that ``watch`` has anyway.
 
     Args:
         env: a simulator.
         committee, key, memory_size, n_lanes: see ``watch``.
     """
-    parts = _watched(env, committee, key, memory_size, n_lanes, None, apply=True)
-    return float(np.concatenate([part[-1] for part in parts]).max(axis=0).mean())  # losses only grow
+    parts = list(_watched(env, committee, key, memory_size, n_lanes, None, apply=True))
+    losses, robustness = (
+        np.concatenate(leaves) for leaves in zip(*(part[-2:] for part in parts), strict=True)
+    )
+    return Rehearsed(
+        loss=float(losses.max(axis=0).mean()),  # losses only grow
+        satisfied=(robustness.min(axis=0) >= 0.0).mean(axis=0),
+    )
 
 
 def _watched(
@@ -185,7 +203,10 @@ def _watch_chunk(
         scored = alive if not isinstance(env, StreamEnv) else alive & jax.vmap(env.scored)(state)
         state, time_step = jax.vmap(env.step)(state, verdict, keys)
         loss = jnp.where(alive, time_step.score.loss, 0.0)
-        record = (scored, label, opinion.log_probs, observation.category, observation.numeric, loss)
+        robustness = jnp.where(alive[:, None], time_step.robustness, jnp.inf)
+        record = (
+            scored, label, opinion.log_probs, observation.category, observation.numeric, loss, robustness,
+        )  # fmt: skip
         return (state, time_step.observation, table, alive & ~time_step.done), record
 
     return jax.lax.scan(step, carry, jnp.arange(chunk))
