@@ -135,7 +135,7 @@ def test_a_committee_of_the_simulator_is_measured_on_a_table_that_it_wrote(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its critics were told the core state; recorded events have none, and no decision needs it."""
-    monkeypatch.setattr("phalanx.runtime.evaluate._PROBE_EPISODES", 8)
+    monkeypatch.setattr("phalanx.runtime.yardstick._PROBE_EPISODES", 8)
     out = tmp_path / "run"
     train(RunConfig(iterations=1, envs=4, steps=16, hidden=8, memory=8, episode_events=64, out=out))
     table = tmp_path / "events.parquet"

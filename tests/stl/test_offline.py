@@ -40,57 +40,6 @@ def test_as_the_definition_says(rng: random.Random) -> None:
     assert robustness(text, signals).tolist() == by_definition(parse(text), signals)
 
 
-@given(SEEDS)
-def test_duality(rng: random.Random) -> None:
-    a, signals = formula(rng, 2), trace(rng)
-    begin = rng.randint(0, 4)
-    bounds = f"[{begin},{begin + rng.randint(0, 9)}]"
-    for one, other in (("always", "eventually"), ("historically", "once")):
-        np.testing.assert_array_equal(
-            robustness(f"not {one}{bounds} ({a})", signals),
-            robustness(f"{other}{bounds} (not ({a}))", signals),
-        )
-
-
-@given(SEEDS)
-def test_time_backwards_turns_future_into_past(rng: random.Random) -> None:
-    text, signals = formula(rng, 3, ("always", "eventually", "until", "and", "not")), trace(rng)
-    mirrored = text.replace("always", "historically").replace("eventually", "once").replace("until", "since")
-    backwards = {name: values[::-1] for name, values in signals.items()}
-    np.testing.assert_array_equal(robustness(mirrored, backwards), robustness(text, signals)[::-1])
-
-
-@given(SEEDS, st.floats(0, 2, allow_subnormal=False))
-def test_a_threshold_moves_robustness_as_far(rng: random.Random, shift: float) -> None:
-    signals = trace(rng)
-    text = "G[0,3] (x > {0}) or F[1,4] (y > {0}) and ((z > {0}) S[0,5] (x > {0}))"
-    low, high = robustness(text.format(0), signals), robustness(text.format(shift), signals)
-    np.testing.assert_allclose(high, low - shift, atol=1e-12)
-
-
-@given(SEEDS)
-def test_until_is_a_window_and_an_untimed_until(rng: random.Random) -> None:
-    a, b, signals = formula(rng, 1), formula(rng, 1), trace(rng)
-    begin = rng.randint(1, 4)
-    end = begin + rng.randint(0, 5)
-    rewritten = (
-        f"(F[{begin},{end}] ({b})) and (G[0,{begin - 1}] ({a})) and (F[{begin},{begin}] (({a}) until ({b})))"
-    )
-    np.testing.assert_array_equal(
-        robustness(f"({a}) until[{begin},{end}] ({b})", signals), robustness(rewritten, signals)
-    )
-
-
-@given(SEEDS)
-def test_units_and_period_are_the_same_time(rng: random.Random) -> None:
-    signals = trace(rng)
-    in_seconds = robustness("(x > 0) until[1,4] (y > 0)", signals)
-    np.testing.assert_array_equal(
-        robustness("(x > 0) U[100ms,400ms] (y > 0)", signals, period=0.1), in_seconds
-    )
-    np.testing.assert_array_equal(robustness("(x > 0) U[60,240] (y > 0)", signals, period=60), in_seconds)
-
-
 @pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 9, 10, 50, 1000, 1025])
 def test_until_in_blocks_is_its_recurrence(length: int) -> None:
     rng = np.random.default_rng(length)

@@ -100,6 +100,11 @@ def evaluate(
     """
     folders = run_folders(run)
     first = RunConfig.of(folders[0].config())
+    if data is not None and folders[0].read_specs():
+        raise UsageError(
+            f"--data {data}: the run learned under specifications and its members are shown their margins, which "
+            "recorded events do not have; measure it in the simulator, without --data"
+        )
     if shield is not None and first.is_original:
         raise UsageError("--shield: the original's committee decides by its own rule, without one")
     task, part, notes = _parts(first, folders[0], data)

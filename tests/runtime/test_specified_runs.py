@@ -1,0 +1,134 @@
+"""A run under specifications from training to evaluation, and a shield before its verdicts."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from runtime.committees import ForkingToy, committee_of
+
+from phalanx.envs.constrained import Constrained
+from phalanx.errors import RunError, UsageError
+from phalanx.runtime.config import RunConfig
+from phalanx.runtime.decide import decide_events, init_guard, shield_inputs, shielded
+from phalanx.runtime.episodes import run_episodes
+from phalanx.runtime.evaluate import evaluate
+from phalanx.runtime.league import committee_families
+from phalanx.runtime.policies import CommitteePolicy
+from phalanx.runtime.store import RunFolder
+from phalanx.runtime.task import build_task
+from phalanx.runtime.train import train
+from phalanx.stl.shield import Shield
+from phalanx.stl.specs import parse_specs
+
+BUDGET = "always (sum(answered, 4) <= 1)"
+
+
+@pytest.fixture(scope="module")
+def env() -> ForkingToy:
+    return ForkingToy(episode_events=24)
+
+
+def test_the_verdict_voted_for_stands_where_the_shield_allows_it(env: ForkingToy) -> None:
+    committee = committee_of(env)
+    keeper = Shield([("budget", BUDGET, 1), ("sure", "always (suspicion > .5 -> next answered > .5)", 2)])
+    guarded = shielded(committee, keeper)
+    lanes = 16
+    _, seen = jax.vmap(env.reset)(jax.random.split(jax.random.key(1), lanes))
+    policy, plain = (CommitteePolicy(c, jnp.float32(0.4), 4) for c in (guarded, committee))
+    table, guard = policy.init(lanes)
+    assert plain.init(lanes)[1] is None
+    changed = 0
+    for t in range(12):
+        bare, _, voted, opinion = decide_events(committee, table, seen, jnp.int32(t), threshold=0.4)
+        inputs = {"suspicion": shield_inputs(committee, seen, opinion.log_probs)["suspicion"]}
+        allowed = np.asarray(keeper.mask(guard, inputs))
+        table, guard, decision, _ = decide_events(
+            guarded, table, seen, jnp.int32(t), threshold=0.4, guard=guard
+        )
+        assert not voted.shielded.any()
+        np.testing.assert_array_equal(bare.cells, table.cells)
+        preference = np.asarray(opinion.log_probs).mean(axis=0)
+        for lane in range(lanes):
+            wanted, got = int(voted.action[lane]), int(decision.action[lane])
+            assert allowed[lane, got]
+            assert got == wanted or not allowed[lane, wanted]
+            if got != wanted:
+                assert preference[lane, got] == preference[lane][allowed[lane]].max()
+            assert bool(decision.shielded[lane]) == (got != wanted)
+            changed += got != wanted
+        np.testing.assert_array_equal(decision.votes, voted.votes)
+    assert changed > 0
+
+
+def test_played_episodes_keep_what_the_shield_keeps(env: ForkingToy) -> None:
+    specs = parse_specs("@spec budget\nsum(answered, 4) <= 1")
+    loop = Constrained(env, specs, shown=False)
+    committee = committee_of(env)
+    key, lowest = jax.random.key(3), []
+    for each in (committee, shielded(committee, Shield([("budget", BUDGET, 1)]))):
+        course = run_episodes(loop, CommitteePolicy(each, jnp.float32(0.3), 4), key, n_envs=6, steps=24)
+        assert course.robustness.shape == (24, 6, 1)
+        answered = np.pad(np.asarray(course.verdict) >= 1, ((4, 0), (0, 0)))
+        most = max(answered[t : t + 5].sum(axis=0).max() for t in range(24))
+        lowest.append(course.robustness.min())
+        assert (most <= 1) == (lowest[-1] >= 0.0)
+    assert lowest[0] < 0.0 <= lowest[1]
+
+
+def test_a_shield_reads_what_members_are_shown(env: ForkingToy) -> None:
+    committee = committee_of(env)
+    assert init_guard(committee, 3) is None
+    with pytest.raises(UsageError, match="'protected'.*suspicion, mark, noise"):
+        shielded(committee, Shield([("ban", "always (protected > .5 -> severity < 2.5)", 1)]))
+
+
+@pytest.mark.slow
+class TestARun:
+    @pytest.fixture(scope="class")
+    def run(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        out = tmp_path_factory.mktemp("run") / "kept"
+        small: dict[str, Any] = {"envs": 4, "steps": 16, "hidden": 8, "memory": 8, "episode_events": 64}
+        train(RunConfig(specs=Path("office"), iterations=2, checkpoint_every=1, out=out, **small))
+        config = RunConfig.of(RunFolder.open(out).config())
+        train(RunConfig.of({**config.to_dict(), "iterations": 3}), resume=out)
+        return out
+
+    def test_it_keeps_its_specifications_and_goes_on_with_them(self, run: Path) -> None:
+        folder = RunFolder.open(run)
+        names = [spec.name for spec in folder.read_specs()]
+        assert names == ["containment", "response", "false_blocks", "availability", "alert_budget"]
+        rows = folder.read_metrics()
+        assert [row["iteration"] for row in rows] == [1, 2, 3]
+        for name in names:
+            assert 0.0 <= rows[-1][f"stl/violated_{name}"] <= 1.0
+            assert rows[-1][f"stl/multiplier_{name}"] >= 0.0
+            assert 0.0 <= rows[-1][f"eval/satisfied_{name}"] <= 1.0
+        assert folder.read_operating_point()["threshold"] == 0.5
+
+    def test_it_is_measured_by_them_and_by_others(self, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("phalanx.runtime.yardstick._PROBE_EPISODES", 8)
+        own = json.loads(json.dumps(evaluate(run, episodes=12), allow_nan=False))
+        assert own["specs"].keys() == {spec.name for spec in RunFolder.open(run).read_specs()}
+        for found in own["specs"].values():
+            assert 0.0 <= found["satisfied"] <= found["steps_satisfied"] <= 1.0
+            assert -1.0 <= found["robustness_min"] <= 1.0
+            assert 0.9 <= found["forecast"]["guaranteed"] <= 1.0
+        other = evaluate(run, episodes=12, specs=Path("office"), shield=Path("shield"))
+        assert other["shield"] == "shield" and other["specs"].keys() == own["specs"].keys()
+        assert other["f1"] == own["f1"], "detection is open loop, before any shield"
+
+    def test_where_its_margins_cannot_be_shown_it_is_refused(self, run: Path, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match="recorded events do not have"):
+            evaluate(run, data=tmp_path / "events.parquet")
+        env = build_task(RunConfig(episode_events=64)).test.act
+        with pytest.raises(RunError, match="these worlds show none"):
+            list(committee_families(run, env))  # type: ignore[arg-type]
+
+
+def test_specifications_need_the_simulator(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="needs the simulator"):
+        RunConfig(env="replay", data=(tmp_path / "x.csv",), specs=Path("office"))
