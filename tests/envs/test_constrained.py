@@ -1,3 +1,6 @@
+from dataclasses import replace
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -168,6 +171,53 @@ def test_the_world_beneath_is_reached():
 def test_specifications_that_cannot_be_watched_are_refused(text, message):
     with pytest.raises(UsageError, match=message):
         Constrained(ToyEnv(), parse_specs(text))
+
+
+def test_exposure_begins_anew_where_a_contained_campaign_comes_back() -> None:
+    """Along played episodes, against a loop over what happened: shown events of each campaign, and containments."""
+    config = replace(SMALL, attack=replace(SMALL.attack, reentry=1.0, reentry_s=10.0))
+    env = Simulator(config)
+    lanes, steps = 8, 190
+    keys = jax.random.split(jax.random.key(8), (steps, lanes))
+    chance = jnp.log(jnp.array([0.9, 0.0, 0.0, 0.1]))
+    verdicts = jax.random.categorical(jax.random.key(9), chance, shape=(steps, lanes)).astype(jnp.int32)
+
+    @eqx.filter_jit
+    def run() -> Any:
+        def step(state: Any, given: Any) -> Any:
+            after, outcome = jax.vmap(env.step)(state, *given)
+            kept = (
+                after.event,
+                after.campaigns.stopped,
+                after.campaigns.returned,
+                jax.vmap(env.gauges)(after),
+            )
+            return after, (kept, outcome.done)
+
+        state, _ = jax.vmap(env.reset)(jax.random.split(jax.random.key(7), lanes))
+        return state.event, jax.lax.scan(step, state, (verdicts, keys))[1]
+
+    first, ((event, stopped, returned, gauges), done) = jax.tree.map(np.asarray, run())
+    again = 0
+    for lane in range(lanes):
+        since: dict[int, float] = {}
+        if first.campaign[lane] >= 0:
+            since[int(first.campaign[lane])] = float(first.time_s[lane])
+        was = np.zeros(stopped.shape[-1], bool)
+        for t in range(steps):
+            if done[:t, lane].any():
+                break
+            for c in range(stopped.shape[-1]):
+                if stopped[t, lane, c] or (returned[t, lane, c] and not was[c]):
+                    again += (c in since) and bool(returned[t, lane, c]) and not was[c]
+                    since.pop(c, None)
+            was = returned[t, lane]
+            now, c = float(event.time_s[t, lane]), int(event.campaign[t, lane])
+            if c >= 0 and not stopped[t, lane, c]:
+                since.setdefault(c, now)
+            expected = max((now - each for each in since.values()), default=0.0)
+            assert gauges["exposed_s"][t, lane] == pytest.approx(expected, abs=1e-3)
+    assert again > 3
 
 
 def test_every_signal_is_told():

@@ -117,7 +117,11 @@ def test_evaluation_is_greedy_and_without_response(run):
     assert found["tp"] + found["tn"] + found["fp"] + found["fn"] == found["events"] == 91
     assert found["committee"]["n"] == 3 and found["committee"]["f"] == 0
     assert set(found["specs"]) == {"response_time", "threat", "rates", "resources"}
-    assert found["specs"]["resources"] == {"satisfied": 1.0, "robustness_min": pytest.approx(0.1, abs=0.05)}
+    assert found["specs"]["resources"] == {
+        "satisfied": 1.0,
+        "steps_satisfied": 1.0,
+        "robustness_min": pytest.approx(0.1, abs=0.05),
+    }
     assert {"always-allow", "always-block"} <= set(found["baselines"])
     alerts = evaluate(path)
     assert alerts["tp"] + alerts["fp"] >= found["tp"] + found["fp"]

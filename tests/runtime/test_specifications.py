@@ -31,10 +31,12 @@ def test_a_file_or_a_name(tmp_path):
     path = tmp_path / "mine.stl"
     path.write_text("@spec mine\nanswered > .5")
     assert load_specs(path)[0].name == "mine"
-    with pytest.raises(UsageError, match="unknown --specs 'offce'.*did you mean 'office'"):
+    with pytest.raises(UsageError, match="unknown specifications 'offce'.*did you mean 'office'"):
         load_specs(Path("offce"))
     with pytest.raises(UsageError, match="no such file"):
         load_specs(tmp_path / "none.stl")
+    with pytest.raises(UsageError, match="a folder"):
+        load_specs(tmp_path)
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match="UTF-8"):
         load_specs(path)
@@ -66,11 +68,16 @@ def test_the_originals_specifications_are_what_its_code_checks(seed):
         "cpu": rng.uniform(0, 1, steps),
         "memory": rng.uniform(0, 1, steps),
     }
-    values = {spec.name: robustness(spec.formula, flags) for spec in load_specs(Path("original"))}
-    np.testing.assert_allclose(values["rates"], rates, atol=1e-9)
-    np.testing.assert_array_equal(values["response_time"], 100 - flags["response_ms"])
+    specs = {spec.name: spec for spec in load_specs(Path("original"))}
+    values = {name: robustness(spec.at_each_sample, flags) for name, spec in specs.items()}
+    np.testing.assert_array_equal(values["rates"] < -1e-9, np.array(rates) < -1e-9)
+    for name, spec in specs.items():  # as it is written it says that of the whole trace, in units of its own
+        whole = robustness(spec.formula, flags)
+        assert (whole[0] < 0) == (values[name] < 0).any()
+    np.testing.assert_allclose(values["response_time"], (100 - flags["response_ms"]) / 100)
     used = np.stack([flags["cpu"], flags["memory"]])
-    np.testing.assert_array_equal(values["resources"], np.minimum(used - 0.2, 0.9 - used).min(axis=0))
+    margins = np.minimum((used - 0.2) / 0.2, (0.9 - used) / 0.9)
+    np.testing.assert_allclose(values["resources"], margins.min(axis=0))
     # the code says at each step whether a threat waits since five steps; the formula, of each threat, whether it will
     violated = values["threat"] < 0
     ends = min(steps, 5)

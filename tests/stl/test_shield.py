@@ -18,7 +18,8 @@ from phalanx.stl.demands import EFFECTS as TOLD
 from phalanx.stl.demands import Budget, demands_of
 from phalanx.stl.literals import literal_of, possible_truths
 from phalanx.stl.progress_automaton import automaton_of, n_windows
-from phalanx.stl.shield import Shield, Spec, choose
+from phalanx.stl.shield import Shield, choose
+from phalanx.stl.specs import parse_specs
 from phalanx.types import Verdict
 
 SUSPICION, PROTECTED = (0.1, 0.95), (0.0, 1.0)
@@ -297,7 +298,7 @@ def test_conjunctions_are_their_parts_and_any_object_is_a_spec() -> None:
         for text in (f"always ({one}) and always ({other})", f"always (({one}) and ({other}))")
     ]
     shields = [Shield([each]) for each in whole]
-    parts = Shield([Spec("one", f"always ({one})"), Spec("other", f"always ({other})")])
+    parts = Shield([("one", f"always ({one})"), ("other", f"always ({other})")])
     inputs = {"a": np.array([0.0, 1.0, 0.0, 1.0]), "b": np.array([0.0, 0.0, 1.0, 1.0])}
     state, states = parts.init(4), [each.init(4) for each in shields]
     for verdict in (1, 0, 1, 0):
@@ -370,3 +371,12 @@ def test_other_faults_of_use() -> None:
     shield = Shield([("s", "always (x > 0 -> answered > .5)", 0)])
     with pytest.raises(UsageError, match="needs the signal 'x'; inputs have: y"):
         shield.mask(shield.init(), {"y": 1.0})
+
+
+def test_specifications_of_a_file_count_samples_and_errors_name_them() -> None:
+    one, *_ = parse_specs("@spec one\n@period 2s\nalways (hot > .5 -> eventually[0,4] answered > .5)")
+    with pytest.raises(UsageError, match="'one'.*@period has to be 1 s"):
+        Shield([one])
+    bad, *_ = parse_specs("@spec bad\nonce hot > .5", "limits.stl")
+    with pytest.raises(UsageError, match=r"limits.stl: specification 'bad': line 2, column 1"):
+        Shield([bad])

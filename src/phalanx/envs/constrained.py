@@ -50,7 +50,8 @@ class Constrained(Environment):
     Attributes:
         inner: the environment beneath.
         multipliers: price of each specification's violation, in units of reward a step.
-        specs: what has to hold, in the order of ``TimeStep.robustness``.
+        specs: what has to hold at each sample, in the order of ``TimeStep.robustness``; an outermost ``always`` says
+            the same.
         shown: whether members are shown the margins that they can know, and critics all of them; else the
             specifications are only watched.
     """
@@ -74,7 +75,7 @@ class Constrained(Environment):
         self.inner = inner
         self.multipliers = jnp.zeros(len(specs), jnp.float32)
         self.specs = tuple(specs)
-        self.monitors = tuple(JitMonitor(each.normalised, each.period_s) for each in specs)
+        self.monitors = tuple(JitMonitor(each.at_each_sample, each.period_s) for each in specs)
         self.shown = shown
         spec = inner.spec
         if shown:

@@ -208,7 +208,7 @@ def rebase(state: SimulatorState, shift_s: Int[Array, ""]) -> SimulatorState:
         world, campaigns, response = s.world, s.campaigns, s.response
         return (
             world.drift_s, world.rollout_s, world.rolling.first_s, world.rolling.last_s,
-            campaigns.next_s, campaigns.first_s,
+            campaigns.next_s, campaigns.first_s, campaigns.since_s,
             response.silent_until_s, response.ticket_done_s, response.analyst_free_s,
             s.event.time_s, s.score.duration_s,
         )  # fmt: skip

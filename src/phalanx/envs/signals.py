@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from phalanx.errors import unknown_name
+from phalanx.stl.demands import EFFECTS
 from phalanx.types import Score, TimeStep, Verdict
 
 __all__ = ["SIGNALS", "Signal", "check_signals", "signals_of"]
@@ -29,10 +30,12 @@ class Signal:
 
 SIGNALS: dict[str, Signal] = {
     "severity": Signal("the verdict, 0 allow to 3 quarantine", observed=True),
-    "answered": Signal("1 where the verdict is alert or more, else 0", observed=True),
+    "allowed": Signal("1 where the verdict is allow, else 0", observed=True),
     "alerted": Signal("1 where it is alert", observed=True),
-    "restricted": Signal("1 where it is block or quarantine", observed=True),
+    "blocked": Signal("1 where it is block", observed=True),
     "quarantined": Signal("1 where it is quarantine", observed=True),
+    "answered": Signal("1 where it is alert or more", observed=True),
+    "restricted": Signal("1 where it is block or quarantine", observed=True),
     "threat": Signal("1 where the event is malicious"),
     "benign": Signal("1 where it is benign"),
     "missed": Signal("1 where a malicious event is allowed"),
@@ -69,11 +72,7 @@ def signals_of(
 
     threat, benign = step.truth.label == 1, step.truth.label == 0
     return {
-        "severity": verdict.astype(jnp.float32),
-        "answered": flag(verdict >= Verdict.ALERT),
-        "alerted": flag(verdict == Verdict.ALERT),
-        "restricted": flag(verdict >= Verdict.BLOCK),
-        "quarantined": flag(verdict == Verdict.QUARANTINE),
+        **{name: jnp.asarray(values, jnp.float32)[verdict] for name, values in EFFECTS.items()},
         "threat": flag(threat),
         "benign": flag(benign),
         "missed": flag(threat & (verdict == Verdict.ALLOW)),

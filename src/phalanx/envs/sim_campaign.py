@@ -83,6 +83,7 @@ class Campaigns(eqx.Module):
         attempts: attempts so far (the number of the next draw).
         next_s: time of the next attempt (inf: there is no such campaign), in s.
         first_s: time of the first attempt that was shown (inf: none yet), in s.
+        since_s: the same of its present coming, which begins anew where it comes back (inf: it is away), in s.
         stage: the present stage.
         progress: successful steps in it.
         switches: changes of technique so far.
@@ -101,6 +102,7 @@ class Campaigns(eqx.Module):
     attempts: Int[Array, " campaign"]
     next_s: Float[Array, " campaign"]
     first_s: Float[Array, " campaign"]
+    since_s: Float[Array, " campaign"]
     stage: Int[Array, " campaign"]
     progress: Int[Array, " campaign"]
     switches: Int[Array, " campaign"]
@@ -182,6 +184,7 @@ def init_campaigns(
         attempts=zero,
         next_s=jnp.where(exists, u[2] * (config.onset_share * duration_s), jnp.inf),
         first_s=jnp.full(n, jnp.inf, jnp.float32),
+        since_s=jnp.full(n, jnp.inf, jnp.float32),
         stage=zero,
         progress=zero,
         switches=zero,
@@ -290,13 +293,14 @@ def stop(
     again = contained & ~campaigns.returned & (campaigns.chance < likely) & ~complete
     ended = (contained | complete) & ~again
     return eqx.tree_at(
-        lambda c: (c.stopped, c.contained, c.returned, c.next_s, c.stage, c.progress, c.refused),
+        lambda c: (c.stopped, c.contained, c.returned, c.next_s, c.since_s, c.stage, c.progress, c.refused),
         campaigns,
         (
             campaigns.stopped | ended,
             campaigns.contained | contained,
             campaigns.returned | again,
             jnp.where(again, now_s + campaigns.return_s, campaigns.next_s),
+            jnp.where(again, jnp.inf, campaigns.since_s),
             jnp.where(again, 0, campaigns.stage),
             jnp.where(again, 0, campaigns.progress),
             jnp.where(again, 0, campaigns.refused),

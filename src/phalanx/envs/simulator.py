@@ -244,9 +244,12 @@ class Simulator(Environment):
         )
 
     def gauges(self, state: SimulatorState) -> dict[str, Float[Array, ""]]:
-        """``exposed_s``: how long the oldest campaign that goes on has been shown, in s; 0 where there is none."""
-        first_s = jnp.where(state.campaigns.stopped, jnp.inf, state.campaigns.first_s).min()
-        return {"exposed_s": jnp.maximum(state.event.time_s - first_s, 0.0)}
+        """``exposed_s``: how long the oldest campaign that goes on has been shown, in s; 0 where there is none.
+
+        One that was contained begins anew when it comes back.
+        """
+        since_s = jnp.where(state.campaigns.stopped, jnp.inf, state.campaigns.since_s).min()
+        return {"exposed_s": jnp.maximum(state.event.time_s - since_s, 0.0)}
 
     def _credit(self, state: SimulatorState) -> Float[Array, " verdict"]:
         """What each verdict is worth; a quarantine prevents the share of the campaign's footholds that it covers.
@@ -340,8 +343,9 @@ def _met(score: Score, campaigns: Campaigns, event: Event) -> Score:
 
 def _first_shown(campaigns: Campaigns, event: Event) -> Campaigns:
     mine = jnp.arange(campaigns.stage.shape[0]) == event.campaign
-    first_s = jnp.where(mine, jnp.minimum(campaigns.first_s, event.time_s), campaigns.first_s)
-    return eqx.tree_at(lambda c: c.first_s, campaigns, first_s)
+    times = (campaigns.first_s, campaigns.since_s)
+    shown = tuple(jnp.where(mine, jnp.minimum(each, event.time_s), each) for each in times)
+    return eqx.tree_at(lambda c: (c.first_s, c.since_s), campaigns, shown)
 
 
 def _furthest(campaigns: Campaigns) -> Float[Array, ""]:

@@ -234,6 +234,13 @@ class RunConfig:
                 f"--specs with --env {self.env}: learning under specifications needs the simulator; measure a run "
                 "on recorded events with phalanx evaluate --specs"
             )
+        if not self.specs and not self.multipliers:
+            raise UsageError("--no-multipliers without --specs: there is nothing that could have a price")
+        if self.specs and self.multipliers and self.credit in _ONLY_IMITATING:
+            raise UsageError(
+                f"--specs with --credit {self.credit}: members then only imitate the best vote and heed no price; "
+                "take another credit scheme, or --no-multipliers"
+            )
         if self.env == "simulator" and self.data:
             raise UsageError("--data is for --env replay or stream; the simulator makes its own events")
 
@@ -376,6 +383,8 @@ _BY_CREDIT: dict[str, dict[str, Any]] = {
     "ahead": {"lam": 0.9, "entropy_coef": 0.015, "epochs": 2, "average": 0.1}, "back": {"lam": 0.95, "average": 0.0},
 }  # fmt: skip
 """Defaults that depend on whether the credit looks ahead."""
+
+_ONLY_IMITATING = ("own", "difference")
 
 _PATHS = ("out", "map", "specs")
 

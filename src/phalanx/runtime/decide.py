@@ -262,8 +262,9 @@ def _guard(
     inputs = {name: known[name] for name in shield.signals}
     allowed = shield.mask(guard, inputs)
     voted = jax.nn.one_hot(decision.action, N_VERDICTS, dtype=jnp.float32)
-    # the verdict that was voted for where it is allowed, else the likeliest to the members in the mean
-    action = choose(allowed, jnp.where(voted > 0.0, jnp.inf, opinion.log_probs.mean(axis=0)))
+    # the verdict that was voted for where it is allowed, else the likeliest to the middle of the members
+    middle = agree(opinion.log_probs, committee.f)
+    action = choose(allowed, jnp.where(voted > 0.0, jnp.inf, middle))
     guard, _ = shield.step(guard, inputs, action)
     return guard, dataclasses.replace(decision, action=action, shielded=action != decision.action)
 

@@ -131,7 +131,7 @@ def evaluate(
             "episodes": episodes,
             "seed": config.seed,
             "evaluation_seed": seed,
-            "shield": None if shield is None else str(shield),
+            "shield": keeper and {"file": str(shield), "names": keeper.names, "apart": keeper.apart},
         }
         folder.write_eval(results[-1])
     if len(results) == 1:
@@ -176,7 +176,8 @@ def _watched_by(
             )
         return part, task, ()
     if given is None and not specs and config.env == "simulator":
-        given, specs = Path("office"), load_specs(Path("office"))
+        given = Path("office")
+        specs = load_specs(given)
     if given is None or not specs:
         return part, task, specs
     part = replace(part, act=Constrained(part.act, specs, shown=False))
@@ -308,10 +309,10 @@ def _add_response(
     if yardstick.classifier is not None and yardstick.act is not None and yardstick.ends is not None:
         own = jax.random.fold_in(keys[1], PLAY)
         known = run_episodes(yardstick.act, policy, own, n_envs=episodes, steps=yardstick.act.episode_events)
-        for name, said in forecast(
-            specs, (known.robustness, known.live), (course.robustness, course.live)
-        ).items():
-            result["specs"][name]["forecast"] = said
+        if isinstance(unconstrained(env), Simulator):  # else validation and test are not draws of one world
+            told = forecast(specs, (known.robustness, known.live), (course.robustness, course.live))
+            for name, said in told.items():
+                result["specs"][name]["forecast"] = said
         availability = response_metrics(known.score, *yardstick.ends).availability
         book = choose_playbook(yardstick.tried, 1.0 if availability is None else availability)
         tuned = ThresholdPolicy(
@@ -401,7 +402,8 @@ def _merge(results: list[dict[str, Any]]) -> dict[str, Any]:
     }
     merged["intervals"] |= {
         f"specs/{name}": summary([result["specs"][name]["satisfied"] for result in results])
-        for name in results[0]["specs"]
+        for name, found in results[0]["specs"].items()
+        if "satisfied" in found
     }
     merged["per_seed"] = [{k: v for k, v in row.items() if not isinstance(v, dict)} for row in plain]
     return merged

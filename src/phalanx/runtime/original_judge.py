@@ -76,12 +76,17 @@ def original_specs(
         key: of response times and loads.
 
     Returns:
-        By spec: ``satisfied``, the share of the steps with robustness >= 0, and ``robustness_min``.
+        By spec: ``satisfied``, 1 where it held at every step of that one episode, else 0; ``steps_satisfied``, the
+        share of the steps with robustness >= 0; ``robustness_min``.
     """
     specs = _specs_along(env, jnp.asarray(votes[env.order], jnp.int32), key)
     values = {name: np.asarray(getattr(specs, name)) for name in ORIGINAL_SPECS}
     return {
-        name: {"satisfied": float((value >= 0).mean()), "robustness_min": float(value.min())}
+        name: {
+            "satisfied": float(value.min() >= 0),
+            "steps_satisfied": float((value >= 0).mean()),
+            "robustness_min": float(value.min()),
+        }
         for name, value in values.items()
     }
 

@@ -36,19 +36,22 @@ def shipped_specs() -> dict[str, Path]:
 
 
 def spec_file(given: Path) -> Path:
-    """The file, or the one of that name that comes with phalanx.
+    """The file that comes with phalanx under that name, else the file itself (of that name: give its full path).
 
     Raises:
-        UsageError: no such file or name.
+        UsageError: no such file or name, or a folder.
     """
+    shipped = shipped_specs()
+    bare = len(given.parts) == 1 and not given.suffix
+    if bare and str(given) in shipped:
+        return shipped[str(given)]
+    if given.is_dir():
+        raise UsageError(f"{given}: a folder; name one .stl file in it")
     if given.exists():
         return given
-    shipped = shipped_specs()
-    if given.suffix or len(given.parts) > 1:
-        raise UsageError(f"--specs {given}: no such file; give one, or a name: {', '.join(shipped)}")
-    if str(given) not in shipped:
-        raise unknown_name("--specs", str(given), shipped)
-    return shipped[str(given)]
+    if bare:
+        raise unknown_name("specifications", str(given), shipped)
+    raise UsageError(f"{given}: no such file; give one, or a name: {', '.join(shipped)}")
 
 
 def load_specs(given: Path) -> tuple[Spec, ...]:
@@ -64,6 +67,8 @@ def held(
     specs: Sequence[Spec], robustness: Float[np.ndarray, "time env spec"], live: Bool[np.ndarray, "time env"]
 ) -> dict[str, dict[str, Any]]:
     """How each specification fared.
+
+    What looks ahead is judged as far as it is known: the last steps of an episode, as many as it looks ahead, are not.
 
     Args:
         specs: which.

@@ -130,8 +130,9 @@ class RunFolder:
         return path.read_text()
 
     def write_specs(self, specs: Path) -> None:
-        """Keeps a specification file as ``specs.stl``."""
-        write_text(self.path / "specs.stl", specs.read_text(encoding="utf-8"))
+        """Keeps a specification file as ``specs.stl``, unless there is one already."""
+        if not (self.path / "specs.stl").exists():
+            write_text(self.path / "specs.stl", specs.read_text(encoding="utf-8-sig"))
 
     def read_specs(self) -> tuple[Spec, ...]:
         """The specifications that the run learned under; none where it had none."""

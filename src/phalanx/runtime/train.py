@@ -218,7 +218,7 @@ def train(
     config = config.resolved
     if config.is_original:
         check_original(config)
-    task = build_task(config, specs=RunFolder.open(path).read_specs() if resume else None)
+    task = build_task(config, specs=(RunFolder.open(path).read_specs() or None) if resume else None)
     config = _without_idle_memory(config, task)
     folders = _folders(config, path, task, resume is not None)
     state = initial_state(config, task)
@@ -294,9 +294,9 @@ def _folders(config: RunConfig, path: Path, task: Task, resume: bool) -> list[Ru
     known = fingerprints(config.sources)
     for folder in {parent, *folders}:
         folder.write_data(known)
-    if config.specs and not resume:
-        for folder in {parent, *folders}:
-            folder.write_specs(spec_file(config.specs))
+    if config.specs:
+        for folder in (parent, *folders):
+            folder.write_specs(spec_file(config.specs) if folder is parent else parent.path / "specs.stl")
     for folder in folders:
         folder.write_encoder(json.dumps(task.encoder.to_dict()))
     return folders

@@ -92,6 +92,11 @@ class Tube:
                     f"unknown signal {name!r}; predicted are: {', '.join(sorted(predicted)) or 'none'}"
                 )
             values = np.asarray(predicted[name], np.float64)
+            if values.shape[-1:] != scale.shape:
+                raise DataError(
+                    f"signal {name!r}: {values.shape[-1] if values.ndim else 'no'} predicted samples, but the tube was "
+                    f"calibrated on {scale.size}"
+                )
             if math.isinf(self.calibration.radius):
                 lower[name], upper[name] = np.full_like(values, -math.inf), np.full_like(values, math.inf)
             else:

@@ -19,26 +19,29 @@ from phalanx.errors import UsageError
 from phalanx.stl.demands import EFFECTS, Budget, Obligation, demands_of
 from phalanx.stl.formula import Formula
 from phalanx.stl.parser import parse
+from phalanx.stl.places import named
 from phalanx.stl.progress_automaton import automaton_of
 from phalanx.stl.safety_game import ALL, Game, Lone, grouped, narrowed
 from phalanx.types import N_VERDICTS, Verdict
 
-__all__ = ["Shield", "ShieldState", "Spec", "choose"]
+__all__ = ["Shield", "ShieldState", "choose"]
 
 
 @dataclass(frozen=True)
-class Spec:
+class _Spec:
     """What a shield shall keep.
 
     Attributes:
         name: for people.
         formula: ``always PHI``, or its text.
         priority: the lower, the earlier: where not all can be kept, the later ones give way.
+        source: the file that it is from.
     """
 
     name: str
     formula: Formula | str
     priority: int = 0
+    source: str = ""
 
 
 class ShieldState(eqx.Module):
@@ -115,8 +118,7 @@ class Shield:
         self._owner: list[int] = []
         demands: list[Obligation | Budget] = []
         for at, each in enumerate(chosen):
-            formula = parse(each.formula) if isinstance(each.formula, str) else each.formula
-            found = demands_of(formula, effects)
+            found = _demands(each, effects)
             demands += found
             self._owner += [at] * len(found)
         tables, self._budgets = {}, {}
@@ -320,7 +322,19 @@ def _is_full(budget: Budget, ages: Int[Array, "*batch use"]) -> Bool[Array, "*ba
     return ages[..., -1] <= budget.window
 
 
-def _spec(given: Any) -> Spec:
+def _spec(given: Any) -> _Spec:
     if isinstance(given, tuple):
-        given = Spec(*given)
-    return Spec(given.name, given.formula, given.priority)
+        given = _Spec(*given)
+    if getattr(given, "period_s", 1.0) != 1.0:
+        raise UsageError(f"specification {given.name!r}: a shield counts samples; its @period has to be 1 s")
+    return _Spec(given.name, given.formula, given.priority, getattr(given, "source", ""))
+
+
+def _demands(spec: _Spec, effects: Mapping[str, Sequence[float]]) -> list[Obligation | Budget]:
+    """What a specification asks for; errors name it."""
+    try:
+        formula = parse(spec.formula) if isinstance(spec.formula, str) else spec.formula
+        return demands_of(formula, effects)
+    except UsageError as error:
+        where = f"{spec.source}: " if spec.source else ""
+        raise named(error, f"{where}specification {spec.name!r}") from None

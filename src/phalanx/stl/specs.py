@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
@@ -67,6 +67,13 @@ class Spec:
     def normalised(self) -> Formula:
         """The formula with each predicate measured in its scale."""
         return normalised(self.formula, self.scales)
+
+    @property
+    def at_each_sample(self) -> Formula:
+        """What has to hold at each sample, normalised: the formula without its outermost unbounded ``always``."""
+        whole = self.normalised
+        root = whole.nodes[whole.root]
+        return replace(whole, root=root.args[0]) if root.op == "always" and root.bounds is None else whole
 
 
 def read_specs(path: Path) -> tuple[Spec, ...]:

@@ -124,8 +124,8 @@ def check_specs(course: Course) -> list[Finding]:
                     "spec-always-violated",
                     "warning",
                     {"spec": name.removeprefix("stl/violated_"), "violated": float(share[row])},
-                    f"{name.removeprefix('stl/violated_')} is violated at nearly every step: its penalty is a "
-                    "constant that hides the rest of the reward",
+                    f"{name.removeprefix('stl/violated_')} is violated at nearly every step: what it "
+                    "costs, if anything, is a constant that hides the rest of the reward",
                     "state what the policy can reach from where it starts, weigh the penalty, or leave the "
                     "specification out",
                     course.iteration(row),
