@@ -40,7 +40,7 @@ def _shorter_wedge(original: Any) -> Any:
 
 FAULTS = {
     "a window a sample short": (offline, "_window", _window_a_sample_short, "windows of windows"),
-    "until on [t, t']": (offline, "_until", _left_side_asked_at_the_end_too, "until written out"),
+    "until on [t, t']": (offline, "until", _left_side_asked_at_the_end_too, "until written out"),
     "a late shift": (offline, "_shifted", _later_by_one_more, "windows further ahead"),
     "a stream's window a sample short": (
         stages,

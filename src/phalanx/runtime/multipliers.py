@@ -49,9 +49,9 @@ def raised(
         active: whether what is learned heeds the prices yet; they stay where they are before.
 
     Example:
-        >>> config = MultiplierConfig(level=0.9, rate=1.0)
-        >>> raised(config, jnp.zeros(2), jnp.array([0.3, 0.0]), jnp.array(True)).round(3).tolist()
-        [0.2, 0.0]
+        >>> config = MultiplierConfig(level=0.5, rate=1.0)
+        >>> raised(config, jnp.zeros(2), jnp.array([0.75, 0.25]), jnp.array(True)).tolist()
+        [0.25, 0.0]
     """
     moved = jnp.clip(multipliers + config.rate * (violated - (1.0 - config.level)), 0.0, config.most)
     return jnp.where(active & config.adapt, moved, multipliers)
