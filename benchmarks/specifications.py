@@ -1,14 +1,17 @@
 """How often specifications hold, with and without multipliers, with and without a shield, and what that costs.
 
+    phalanx train --seeds 5 --out runs/plain
     phalanx train --specs office --no-multipliers --seeds 5 --out runs/free
     phalanx train --specs office --seeds 5 --out runs/priced
-    python benchmarks/specifications.py runs/free runs/priced [--episodes 256] [--seed 900] [--shield shield]
+    python benchmarks/specifications.py runs/plain runs/free runs/priced [--episodes 256] [--seed 900] [--shield shield]
 
 All committees answer the same episodes, which nothing was chosen on, each at the operating point that its own run
 chose. The price is the share of the first run's damage prevented that another one gives up, in percent, seed by seed.
+A run without specifications is measured by the same ones, unseen.
 """
 
 import argparse
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ import numpy as np
 
 from phalanx.analysis.metrics import response_metrics
 from phalanx.analysis.statistics import summary
-from phalanx.envs.base import Environment
+from phalanx.envs.constrained import Constrained
 from phalanx.files import write_json
 from phalanx.runtime.baselines import references
 from phalanx.runtime.compile_cache import use_compile_cache
@@ -32,12 +35,24 @@ from phalanx.runtime.specifications import held, load_specs
 from phalanx.runtime.store import RunFolder, run_folders
 from phalanx.runtime.task import build_task
 from phalanx.stl.shield import Shield
+from phalanx.stl.specs import Spec
 from phalanx.types import Score, Verdict
+
+
+def loop_of(run: Path, specs: tuple[Spec, ...]) -> Constrained:
+    """The closed loop of a run's members with the specifications watched, and shown where they were in training."""
+    first = run_folders(run)[0]
+    own = first.read_specs()
+    if own and [each.formula.text for each in own] != [each.formula.text for each in specs]:
+        sys.exit(f"{run} learned under other specifications; give its own with --specs")
+    env = build_task(RunConfig.of(first.config()), specs=()).test.act
+    assert env is not None
+    return Constrained(env, specs, shown=bool(own))
 
 
 def played(
     folder: RunFolder,
-    env: Environment,
+    env: Constrained,
     ends: tuple[Score, Score],
     key: Any,
     episodes: int,
@@ -53,7 +68,7 @@ def played(
     )
     course = run_episodes(env, policy, key, n_envs=episodes, steps=env.episode_events)
     worth = response_metrics(course.score, *ends)
-    specs = held(folder.read_specs(), course.robustness, course.live)
+    specs = held(env.specs, course.robustness, course.live)
     lowest = np.where(course.live[..., None], course.robustness, np.inf).min(axis=(0, 2))
     return {
         "damage_prevented": worth.damage_prevented,
@@ -72,20 +87,21 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+", help="the first is what prices are measured against")
     parser.add_argument("--episodes", type=int, default=256)
     parser.add_argument("--seed", type=int, default=900)
+    parser.add_argument("--specs", type=Path, default=Path("office"))
     parser.add_argument("--shield", type=Path, default=Path("shield"))
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     use_compile_cache()
     begun, key = time.perf_counter(), jax.random.key(arguments.seed)
-    first = RunFolder.open(arguments.runs[0])
-    env = build_task(RunConfig.of(first.config()), specs=first.read_specs()).test.act
-    assert env is not None
+    specs = load_specs(arguments.specs)
+    env = loop_of(arguments.runs[0], specs)
     even = np.full(len(Verdict), 1 / len(Verdict), np.float32)
     courses = references(env, key, arguments.episodes, even)
     ends = courses["always-allow"].score, courses["oracle"].score
     keeper = Shield(load_specs(arguments.shield))
     found: dict[str, Any] = {}
     for run in arguments.runs:
+        env = loop_of(run, specs)
         for title, shield in ((run.name, None), (f"{run.name}, shielded", keeper)):
             seeds = [
                 played(folder, env, ends, key, arguments.episodes, shield) for folder in run_folders(run)
