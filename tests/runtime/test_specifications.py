@@ -25,6 +25,7 @@ def test_shipped_specifications_are_whole():
     assert len(load_specs(Path("original"))) == 4
     shield = Shield(load_specs(Path("shield")))
     assert shield.signals == ("suspicion",)
+    assert len(shield.init(3).ages) == 2, "both budgets are too long for a table"
 
 
 def test_a_file_or_a_name(tmp_path):

@@ -87,47 +87,51 @@ def test_a_shield_reads_what_members_are_shown(env: ForkingToy) -> None:
         shielded(committee, Shield([("ban", "always (protected > .5 -> severity < 2.5)", 1)]))
 
 
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "kept"
+    small: dict[str, Any] = {"envs": 4, "steps": 16, "hidden": 8, "memory": 8, "episode_events": 64}
+    train(RunConfig(specs=Path("office"), iterations=2, checkpoint_every=1, out=out, **small))
+    config = RunConfig.of(RunFolder.open(out).config())
+    train(RunConfig.of({**config.to_dict(), "iterations": 3}), resume=out)
+    return out
+
+
 @pytest.mark.slow
-class TestARun:
-    @pytest.fixture(scope="class")
-    def run(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        out = tmp_path_factory.mktemp("run") / "kept"
-        small: dict[str, Any] = {"envs": 4, "steps": 16, "hidden": 8, "memory": 8, "episode_events": 64}
-        train(RunConfig(specs=Path("office"), iterations=2, checkpoint_every=1, out=out, **small))
-        config = RunConfig.of(RunFolder.open(out).config())
-        train(RunConfig.of({**config.to_dict(), "iterations": 3}), resume=out)
-        return out
+def test_it_keeps_its_specifications_and_goes_on_with_them(run: Path) -> None:
+    folder = RunFolder.open(run)
+    names = [spec.name for spec in folder.read_specs()]
+    assert names == ["containment", "response", "false_blocks", "availability", "alert_budget"]
+    rows = folder.read_metrics()
+    assert [row["iteration"] for row in rows] == [1, 2, 3]
+    for name in names:
+        assert 0.0 <= rows[-1][f"stl/violated_{name}"] <= 1.0
+        assert rows[-1][f"stl/multiplier_{name}"] >= 0.0
+        assert 0.0 <= rows[-1][f"eval/satisfied_{name}"] <= 1.0
+    assert folder.read_operating_point()["threshold"] == 0.5
 
-    def test_it_keeps_its_specifications_and_goes_on_with_them(self, run: Path) -> None:
-        folder = RunFolder.open(run)
-        names = [spec.name for spec in folder.read_specs()]
-        assert names == ["containment", "response", "false_blocks", "availability", "alert_budget"]
-        rows = folder.read_metrics()
-        assert [row["iteration"] for row in rows] == [1, 2, 3]
-        for name in names:
-            assert 0.0 <= rows[-1][f"stl/violated_{name}"] <= 1.0
-            assert rows[-1][f"stl/multiplier_{name}"] >= 0.0
-            assert 0.0 <= rows[-1][f"eval/satisfied_{name}"] <= 1.0
-        assert folder.read_operating_point()["threshold"] == 0.5
 
-    def test_it_is_measured_by_them_and_by_others(self, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("phalanx.runtime.yardstick._PROBE_EPISODES", 8)
-        own = json.loads(json.dumps(evaluate(run, episodes=12), allow_nan=False))
-        assert own["specs"].keys() == {spec.name for spec in RunFolder.open(run).read_specs()}
-        for found in own["specs"].values():
-            assert 0.0 <= found["satisfied"] <= found["steps_satisfied"] <= 1.0
-            assert -1.0 <= found["robustness_min"] <= 1.0
-            assert 0.9 <= found["forecast"]["guaranteed"] <= 1.0
-        other = evaluate(run, episodes=12, specs=Path("office"), shield=Path("shield"))
-        assert other["shield"]["file"] == "shield" and other["specs"].keys() == own["specs"].keys()
-        assert other["f1"] == own["f1"], "detection is open loop, before any shield"
+@pytest.mark.slow
+def test_it_is_measured_by_them_and_by_others(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("phalanx.runtime.yardstick._PROBE_EPISODES", 8)
+    own = json.loads(json.dumps(evaluate(run, episodes=12), allow_nan=False))
+    assert own["specs"].keys() == {spec.name for spec in RunFolder.open(run).read_specs()}
+    for found in own["specs"].values():
+        assert 0.0 <= found["satisfied"] <= found["steps_satisfied"] <= 1.0
+        assert -1.0 <= found["robustness_min"] <= 1.0
+        assert 0.9 <= found["forecast"]["guaranteed"] <= 1.0
+    other = evaluate(run, episodes=12, specs=Path("office"), shield=Path("shield"))
+    assert other["shield"]["file"] == "shield" and other["specs"].keys() == own["specs"].keys()
+    assert other["f1"] == own["f1"], "detection is open loop, before any shield"
 
-    def test_where_its_margins_cannot_be_shown_it_is_refused(self, run: Path, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match="recorded events do not have"):
-            evaluate(run, data=tmp_path / "events.parquet")
-        env = build_task(RunConfig(episode_events=64)).test.act
-        with pytest.raises(RunError, match="these worlds show none"):
-            list(committee_families(run, env))  # type: ignore[arg-type]
+
+@pytest.mark.slow
+def test_where_its_margins_cannot_be_shown_it_is_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="recorded events do not have"):
+        evaluate(run, data=tmp_path / "events.parquet")
+    env = build_task(RunConfig(episode_events=64)).test.act
+    with pytest.raises(RunError, match="these worlds show none"):
+        list(committee_families(run, env))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ class ShieldState(eqx.Module):
     """
 
     index: tuple[Int[Array, "*batch"], ...]
-    ages: tuple[Int[Array, "*batch use"], ...]
+    ages: tuple[Int[Array, "*batch _"], ...]
 
 
 class Shield:
