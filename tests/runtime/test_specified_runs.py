@@ -11,6 +11,7 @@ import pytest
 from runtime.committees import ForkingToy, committee_of
 
 from phalanx.envs.constrained import Constrained
+from phalanx.envs.simulator import Simulator
 from phalanx.errors import RunError, UsageError
 from phalanx.runtime.config import RunConfig
 from phalanx.runtime.decide import decide_events, init_guard, shield_inputs, shielded
@@ -130,8 +131,9 @@ def test_where_its_margins_cannot_be_shown_it_is_refused(run: Path, tmp_path: Pa
     with pytest.raises(UsageError, match="recorded events do not have"):
         evaluate(run, data=tmp_path / "events.parquet")
     env = build_task(RunConfig(episode_events=64)).test.act
+    assert isinstance(env, Simulator)
     with pytest.raises(RunError, match="these worlds show none"):
-        list(committee_families(run, env))  # type: ignore[arg-type]
+        list(committee_families(run, env))
 
 
 @pytest.mark.parametrize(
