@@ -9,10 +9,10 @@ Tangwongsan, Hirzel and Schneider, "In-order sliding-window aggregation in worst
 """
 
 import math
-from collections import deque
 from typing import Any, Protocol, runtime_checkable
 
 from phalanx.stl.scalars import UNKNOWN, Interval
+from phalanx.stl.windows import Wedge
 
 __all__ = ["EventExtreme", "EventSteps", "EventWindow"]
 
@@ -38,33 +38,13 @@ class EventWindow(Protocol):
         ...
 
 
-class EventExtreme:
-    """The least (or greatest) value; only values that may still become it are kept."""
+class EventExtreme(Wedge):
+    """The least (or greatest) value."""
 
-    __slots__ = ("_bounded", "_least", "_wedge")
-
-    def __init__(self, least: bool, bounded: bool) -> None:
-        self._least, self._bounded = least, bounded
-        self._wedge: deque[tuple[int, float]] = deque()
-
-    def push(self, time_ns: int, value: float) -> None:
-        wedge = self._wedge
-        if self._least:
-            while wedge and wedge[-1][1] >= value:
-                wedge.pop()
-        else:
-            while wedge and wedge[-1][1] <= value:
-                wedge.pop()
-        if self._bounded or not wedge:
-            wedge.append((time_ns, value))
-
-    def drop(self, before_ns: int) -> None:
-        wedge = self._wedge
-        while wedge and wedge[0][0] < before_ns:
-            wedge.popleft()
+    __slots__ = ()
 
     def value(self) -> float:
-        return self._wedge[0][1] if self._wedge else _INF if self._least else -_INF
+        return self.entries[0][1] if self.entries else _INF if self._least else -_INF
 
     def bounds(self) -> Interval:
         return (-_INF, self.value()) if self._least else (self.value(), _INF)

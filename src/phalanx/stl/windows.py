@@ -7,7 +7,7 @@ Tangwongsan, Hirzel and Schneider, "In-order sliding-window aggregation in worst
 
 from collections import deque
 
-__all__ = ["Delay", "Extreme", "Reach", "Steps"]
+__all__ = ["Delay", "Extreme", "Reach", "Steps", "Wedge"]
 
 
 class Delay:
@@ -23,38 +23,59 @@ class Delay:
         return self.held.popleft() if len(self.held) > self._length else None
 
 
-class Extreme:
-    """The least (or greatest) of the last ``length`` values, of all where it is None.
+class Wedge:
+    """The least (or greatest) of values at ascending places.
 
-    Only values that may still become the extreme are kept, in order.
+    Only values that may still become it are kept, in order: it is the first of them. What is not ``bounded`` forgets
+    nothing, and keeps it alone.
     """
 
-    __slots__ = ("_count", "_least", "_length", "_wedge")
+    __slots__ = ("_bounded", "_least", "entries")
+
+    def __init__(self, least: bool, bounded: bool) -> None:
+        self._least, self._bounded = least, bounded
+        self.entries: deque[tuple[int, float]] = deque()  # place and value
+
+    def push(self, at: int, value: float) -> None:
+        """Takes in the value at the next place."""
+        entries = self.entries
+        if self._least:
+            while entries and entries[-1][1] >= value:
+                entries.pop()
+        else:
+            while entries and entries[-1][1] <= value:
+                entries.pop()
+        if self._bounded or not entries:
+            entries.append((at, value))
+
+    def drop(self, before: int) -> None:
+        """Forgets the values before a place."""
+        entries = self.entries
+        while entries and entries[0][0] < before:
+            entries.popleft()
+
+
+class Extreme(Wedge):
+    """The least (or greatest) of the last ``length`` values, of all where it is None."""
+
+    __slots__ = ("_count", "_length")
 
     def __init__(self, least: bool, length: int | None) -> None:
-        self._least, self._length, self._count = least, length, 0
-        self._wedge: deque[tuple[int, float]] = deque()
+        super().__init__(least, bounded=length is not None)
+        self._length, self._count = length, 0
 
     def __call__(self, value: float) -> float:
-        wedge, now = self._wedge, self._count
+        now = self._count
         self._count = now + 1
-        if self._least:
-            while wedge and wedge[-1][1] >= value:
-                wedge.pop()
-        else:
-            while wedge and wedge[-1][1] <= value:
-                wedge.pop()
-        wedge.append((now, value))
-        if self._length is None:
-            if len(wedge) > 1:  # the oldest one stands for good
-                wedge.pop()
-        elif wedge[0][0] <= now - self._length:
-            wedge.popleft()
-        return wedge[0][1]
+        self.push(now, value)
+        entries = self.entries
+        if self._length is not None and entries[0][0] <= now - self._length:
+            entries.popleft()
+        return entries[0][1]
 
     def suffixes(self, first: int, stop: int, pad: float) -> list[float]:
         """The extremes of all values from the ``first`` one taken on, from the next one on, and so on; else ``pad``."""
-        entries, at, found = list(self._wedge), 0, []
+        entries, at, found = list(self.entries), 0, []
         for start in range(first, stop):
             while at < len(entries) and entries[at][0] < start:
                 at += 1
