@@ -175,15 +175,6 @@ def test_the_summary_says_what_was_reached(straight: Straight) -> None:
     assert straight.summary["validation_f1"] == pytest.approx(point["eval/f1"])
 
 
-def test_least_loss_decides_which_checkpoint_is_kept_where_answers_have_consequences_and_f1_where_not() -> (
-    None
-):
-    played = [{"eval/f1": 0.9, "eval/loss": 12.0}, {"eval/f1": 0.2, "eval/loss": 9.0}]
-    assert max(played, key=training._merit) is played[1]
-    recorded = [{"eval/f1": 0.4}, {"eval/f1": 0.6}, {"eval/f1": float("nan")}]
-    assert max(recorded, key=training._merit) is recorded[1]
-
-
 class _Killed(Progress):
     """Ends the process's work in the middle of a run, after a row was written that no checkpoint holds."""
 

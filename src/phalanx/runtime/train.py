@@ -1,4 +1,4 @@
-"""Training: the loop around ``learner.iterate`` with validation, checkpoints, metrics and resumption."""
+"""Training: the loop around ``learner.iterate`` with checkpoints, metrics and resumption."""
 
 import dataclasses
 import json
@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -14,56 +13,30 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PRNGKeyArray
 
 from phalanx.agents.credit import CREDIT_SCHEMES
-from phalanx.analysis.metrics import best_threshold, detection_metrics
-from phalanx.envs.constrained import Constrained, unconstrained
 from phalanx.envs.original import OriginalEnv
-from phalanx.envs.simulator import Simulator
-from phalanx.errors import DataError, UsageError, unknown_name
+from phalanx.errors import UsageError, unknown_name
 from phalanx.runtime.config import RunConfig
 from phalanx.runtime.decide import deployed
 from phalanx.runtime.fingerprint import check_unchanged, fingerprints
 from phalanx.runtime.learner import LearnerConfig, TrainState, init_train_state, iterate
 from phalanx.runtime.multipliers import MultiplierConfig
 from phalanx.runtime.original import OriginalState, check_original, init_originals, originals_step
-from phalanx.runtime.original_judge import validate_original
 from phalanx.runtime.progress import Progress
 from phalanx.runtime.red_flags import ON_RED_FLAG, RedFlags
 from phalanx.runtime.specifications import spec_file
 from phalanx.runtime.store import RunFolder, run_folders
 from phalanx.runtime.task import Task, build_task
-from phalanx.runtime.watch import ballot, operating_score, rehearse, verdicts, watch
+from phalanx.runtime.validation import OperatingPoint, merit, validate
 
-__all__ = ["OperatingPoint", "compiled_iteration", "initial_state", "learner_config", "train", "validate"]
+__all__ = ["compiled_iteration", "initial_state", "learner_config", "train"]
 
 State = TypeVar("State")
 
 _LOG = logging.getLogger("phalanx")
-_VALIDATION_ROWS = 32_768  # recorded events, from as many places as there are lanes
-_VALIDATION_EPISODES, _VALIDATION_LANES = 32, 128
-_LEVEL, _SHORT = (
-    0.95,
-    1000.0,
-)  # episodes in which a specification is to hold; what falling short of all weighs
 _FREE_ON_RESUME = ("iterations", "eval_every", "checkpoint_every", "out", "cell")
-_TRAINING_STREAM, _VALIDATION_STREAM = 0, 1  # all draws are from streams apart; 2 is evaluation's
-
-
-@dataclass(frozen=True)
-class OperatingPoint:
-    """Where a committee answers, found on the validation part.
-
-    Attributes:
-        threshold: on the suspicion that the members agree on; None where each takes its likeliest verdict.
-        metrics: what it reaches there, keys ``eval/...``; for choosing, not for reporting.
-        source: where the threshold comes from.
-    """
-
-    threshold: float | None
-    metrics: Mapping[str, float]
-    source: str = "validation"
+_TRAINING_STREAM = 0  # all draws are from streams apart; 1 and 3 are validation's, 2 is evaluation's
 
 
 def learner_config(config: RunConfig) -> LearnerConfig:
@@ -116,58 +89,6 @@ def initial_state(config: RunConfig, task: Task) -> TrainState | OriginalState:
     learner = learner_config(config)
     return eqx.filter_jit(jax.vmap(lambda env, key: init_train_state(env, learner, key), in_axes=(None, 0)))(
         task.learn, keys
-    )
-
-
-def validate(
-    config: RunConfig, task: Task, state: TrainState | OriginalState, key: PRNGKeyArray
-) -> OperatingPoint:
-    """Chooses the operating point of one seed's committee on the validation part.
-
-    Args:
-        config: settings.
-        task: its validation part is read.
-        state: of one seed.
-        key: of the run; simulated episodes come from its validation stream.
-    """
-    if isinstance(state, OriginalState):
-        rows = cast(OriginalEnv, task.validation.watch)
-        return OperatingPoint(None, validate_original(rows, state.committee), "none (greedy)")
-    drawn = (jax.random.fold_in(key, _VALIDATION_STREAM), config.network.memory_size)
-    n_lanes = _VALIDATION_EPISODES if config.env == "simulator" else _VALIDATION_LANES
-    watched = watch(task.validation.watch, state.answering, *drawn, n_lanes=n_lanes, most=_VALIDATION_ROWS)
-    env = task.validation.watch
-    threshold, source = (
-        0.5,
-        "0.5: what members learned under specifications holds for the answers they learned",
-    )
-    if not isinstance(env, Constrained):
-        try:
-            score = operating_score(watched.log_probs, config.f)
-            threshold, source = best_threshold(watched.label, score).threshold, "validation"
-        except DataError as error:
-            _LOG.warning("validation: %s", error)
-            source = "0.5: validation events of one kind"
-    found = {"eval/threshold": threshold}
-    for prefix, cut in (("eval/", threshold), ("eval/greedy_", None)):
-        detection = detection_metrics(
-            watched.label, verdicts(ballot(watched, cut, config.f), config.f), watched.score
-        )
-        values = dataclasses.asdict(detection)
-        found |= {
-            f"{prefix}{name}": values[name] for name in ("tp", "tn", "fp", "fn", "precision", "recall", "f1")
-        }
-        found["eval/pr_auc"] = values["pr_auc"]
-    if isinstance(unconstrained(env), Simulator):
-        played = rehearse(env, state.answering, *drawn, n_lanes=n_lanes)
-        found["eval/loss"] = played.loss
-        if isinstance(env, Constrained):
-            found |= {
-                f"eval/satisfied_{spec.name}": float(share)
-                for spec, share in zip(env.specs, played.satisfied, strict=True)
-            }
-    return OperatingPoint(
-        threshold, {name: np.nan if value is None else float(value) for name, value in found.items()}, source
     )
 
 
@@ -380,20 +301,8 @@ def compiled_iteration(config: RunConfig) -> Callable[[Any, Any], tuple[Any, dic
 
 
 def _best_so_far(folder: RunFolder) -> float:
-    merits = [_merit(row) for row in folder.read_metrics() if row.get("eval/f1") is not None]
+    merits = [merit(row) for row in folder.read_metrics() if row.get("eval/f1") is not None]
     return max(merits, default=-np.inf)
-
-
-def _merit(metrics: Mapping[str, float]) -> float:
-    """What decides which checkpoint is kept: little loss where the committee's answers have consequences that the
-    simulator can play out, else F1. Specifications that hold in too few episodes outweigh any loss."""
-    loss = metrics.get("eval/loss")
-    if loss is None:
-        return float(np.nan_to_num(metrics["eval/f1"]))
-    short = [
-        max(_LEVEL - share, 0.0) for name, share in metrics.items() if name.startswith("eval/satisfied_")
-    ]
-    return -loss - _SHORT * sum(short)
 
 
 def _keep_best(
@@ -404,7 +313,7 @@ def _keep_best(
     best: float,
 ) -> float:
     """Keeps the checkpoint of most merit on the validation part so far, and its operating point."""
-    value = _merit(point.metrics)
+    value = merit(point.metrics)
     if value <= best:
         return best
     kept = state.committee if isinstance(state, OriginalState) else deployed(state.answering)

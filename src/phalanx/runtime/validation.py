@@ -1,0 +1,127 @@
+"""What is decided on the validation part: which checkpoint is kept, and from which suspicion on it answers."""
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import jax
+import numpy as np
+from jaxtyping import PRNGKeyArray
+
+from phalanx.analysis.metrics import best_threshold, detection_metrics
+from phalanx.envs.base import Environment
+from phalanx.envs.constrained import Constrained, unconstrained
+from phalanx.envs.original import OriginalEnv
+from phalanx.envs.simulator import Simulator
+from phalanx.errors import DataError
+from phalanx.runtime.config import RunConfig
+from phalanx.runtime.learner import TrainState
+from phalanx.runtime.original import OriginalState
+from phalanx.runtime.original_judge import validate_original
+from phalanx.runtime.task import Task
+from phalanx.runtime.watch import Rehearsed, Watched, ballot, operating_score, rehearse, verdicts, watch
+
+__all__ = ["OperatingPoint", "merit", "validate"]
+
+_LOG = logging.getLogger("phalanx")
+_ROWS = 32_768  # recorded events, from as many places as there are lanes
+_EPISODES, _LANES = 32, 128
+_LEVEL = 0.95  # share of the episodes in which a specification is to hold
+_SHORT = 1000.0  # what falling short of all of it weighs, in units of the loss
+_VALIDATION_STREAM = 1  # see ``train``
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Where a committee answers, found on the validation part.
+
+    Attributes:
+        threshold: on the suspicion that the members agree on; None where each takes its likeliest verdict.
+        metrics: what it reaches there, keys ``eval/...``; for choosing, not for reporting.
+        source: where the threshold comes from.
+    """
+
+    threshold: float | None
+    metrics: Mapping[str, float]
+    source: str = "validation"
+
+
+def validate(
+    config: RunConfig, task: Task, state: TrainState | OriginalState, key: PRNGKeyArray
+) -> OperatingPoint:
+    """Chooses the operating point of one seed's committee on the validation part.
+
+    Args:
+        config: settings.
+        task: its validation part is read.
+        state: of one seed.
+        key: of the run; simulated episodes come from its validation stream.
+    """
+    if isinstance(state, OriginalState):
+        rows = cast(OriginalEnv, task.validation.watch)
+        return OperatingPoint(None, validate_original(rows, state.committee), "none (greedy)")
+    env = task.validation.watch
+    drawn = (jax.random.fold_in(key, _VALIDATION_STREAM), config.network.memory_size)
+    n_lanes = _EPISODES if config.env == "simulator" else _LANES
+    watched = watch(env, state.answering, *drawn, n_lanes=n_lanes, most=_ROWS)
+    threshold, source = (
+        0.5,
+        "0.5: what members learned under specifications holds for the answers they learned",
+    )
+    if not isinstance(env, Constrained):
+        try:
+            score = operating_score(watched.log_probs, config.f)
+            threshold, source = best_threshold(watched.label, score).threshold, "validation"
+        except DataError as error:
+            _LOG.warning("validation: %s", error)
+            source = "0.5: validation events of one kind"
+    found = _detection(watched, threshold, config.f)
+    if isinstance(unconstrained(env), Simulator):
+        found |= _response(env, rehearse(env, state.answering, *drawn, n_lanes=n_lanes))
+    return OperatingPoint(threshold, found, source)
+
+
+def _detection(watched: Watched, threshold: float, f: int) -> dict[str, float]:
+    """How the committee detects at the threshold, and where each member takes its likeliest verdict."""
+    found: dict[str, float | None] = {"eval/threshold": threshold}
+    for prefix, cut in (("eval/", threshold), ("eval/greedy_", None)):
+        detection = detection_metrics(watched.label, verdicts(ballot(watched, cut, f), f), watched.score)
+        values = dataclasses.asdict(detection)
+        found |= {
+            f"{prefix}{name}": values[name] for name in ("tp", "tn", "fp", "fn", "precision", "recall", "f1")
+        }
+        found["eval/pr_auc"] = values["pr_auc"]
+    return {name: np.nan if value is None else float(value) for name, value in found.items()}
+
+
+def _response(env: Environment, played: Rehearsed) -> dict[str, float]:
+    """What the committee's answers did, and how often the specifications held, where there are any."""
+    specs = env.specs if isinstance(env, Constrained) else ()
+    satisfied = zip(specs, played.satisfied, strict=True)
+    return {"eval/loss": played.loss} | {
+        f"eval/satisfied_{spec.name}": float(share) for spec, share in satisfied
+    }
+
+
+def merit(metrics: Mapping[str, float]) -> float:
+    """What decides which checkpoint is kept: little loss where the committee's answers have consequences that the
+    simulator can play out, else F1. Specifications that hold in too few episodes outweigh any loss.
+
+    Args:
+        metrics: keys ``eval/...``; ``eval/loss`` may be missing, then ``eval/f1`` may not.
+
+    Example:
+        >>> merit({"eval/loss": 3.0, "eval/satisfied_response": 0.97})
+        -3.0
+        >>> merit({"eval/f1": 0.8})
+        0.8
+    """
+    loss = metrics.get("eval/loss")
+    if loss is None:
+        return float(np.nan_to_num(metrics["eval/f1"]))
+    short = [
+        max(_LEVEL - share, 0.0) for name, share in metrics.items() if name.startswith("eval/satisfied_")
+    ]
+    return -loss - _SHORT * sum(short)
