@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,8 +11,9 @@ from phalanx.errors import DataError, UsageError
 from phalanx.stl.event_derived import event_ages, event_quantiles, event_sums
 from phalanx.stl.formula import Formula, Node
 from phalanx.stl.offline import Trace, Values, checked, no_value, pointwise, until
-from phalanx.stl.operators import POINTWISE, TEMPORAL, Temporal
+from phalanx.stl.operators import TEMPORAL, Temporal
 from phalanx.stl.parser import parse
+from phalanx.stl.walk import walk
 
 __all__ = ["robustness_at"]
 
@@ -50,18 +52,11 @@ def robustness_at(text: str | Formula, time_ns: ArrayLike, signals: Mapping[str,
     formula = parse(text) if isinstance(text, str) else text
     trace, length = checked(formula, signals)
     times = _times(time_ns, length)
-    values: dict[int, Values] = {}
-    for index in formula.needed:
-        node = formula.nodes[index]
-        args = [values[arg] for arg in node.args]
-        if node.op == "signal":
-            values[index] = trace[node.name]
-        elif node.op == "constant":
-            values[index] = np.float64(node.value)
-        elif node.op in POINTWISE:
-            values[index] = pointwise(formula, node, args)
-        else:
-            values[index] = _temporal(formula, node, [np.broadcast_to(arg, (length,)) for arg in args], times)
+
+    def over_time(node: Node, args: list[Values]) -> Values:
+        return _over_time(formula, node, [np.broadcast_to(arg, (length,)) for arg in args], times)
+
+    values = walk(formula, trace.__getitem__, np.float64, partial(pointwise, formula), over_time)
     return np.broadcast_to(values[formula.root], (length,)).copy()
 
 
@@ -85,7 +80,7 @@ def _times(time_ns: ArrayLike, length: int) -> Times:
     return times
 
 
-def _temporal(formula: Formula, node: Node, args: list[Trace], times: Times) -> Trace:
+def _over_time(formula: Formula, node: Node, args: list[Trace], times: Times) -> Trace:
     """An operator over time; a past one is the future one on the trace read backwards."""
     operator = TEMPORAL[node.op]
     if operator.is_number:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from phalanx.stl.formula import Formula, Node, ticks
 from phalanx.stl.operators import ARITHMETIC, POINTWISE, TEMPORAL, Temporal
 from phalanx.stl.parser import parse
 from phalanx.stl.places import misplaced
+from phalanx.stl.walk import walk
 
 __all__ = [
     "Trace",
@@ -75,18 +77,14 @@ def robustness_of_parts(
 def _evaluated(
     formula: Formula, signals: Mapping[str, ArrayLike], period_ns: int, *, keep: bool
 ) -> tuple[dict[int, Values], int]:
-    """Values by node, those that nothing needs any more dropped unless they are to be kept, and the trace's length."""
+    """Values by node, of the root alone unless all are to be kept, and the trace's length."""
     trace, length = checked(formula, signals)
-    needed = formula.needed
-    last_use = {arg: index for index in needed for arg in formula.nodes[index].args}
-    values: dict[int, Values] = {}
-    for index in needed:
-        node = formula.nodes[index]
-        values[index] = _value(formula, node, [values[arg] for arg in node.args], trace, length, period_ns)
-        for arg in set(node.args):
-            if last_use[arg] == index and arg != formula.root and not keep:
-                del values[arg]
-    return values, length
+
+    def over_time(node: Node, args: list[Values]) -> Values:
+        return _over_time(formula, node, [np.broadcast_to(arg, (length,)) for arg in args], period_ns)
+
+    signal, at_one_sample = trace.__getitem__, partial(pointwise, formula)
+    return walk(formula, signal, np.float64, at_one_sample, over_time, keep=keep), length
 
 
 def period_in_ns(period: float) -> int:
@@ -156,22 +154,13 @@ def _numbers(name: str, values: Any) -> Trace:
         raise DataError(f"signal {name!r} is no sequence of numbers: {error}") from None
 
 
-def _value(
-    formula: Formula, node: Node, args: list[Values], trace: dict[str, Trace], length: int, period_ns: int
-) -> Values:
-    if node.op == "signal":
-        return trace[node.name]
-    if node.op == "constant":
-        return np.float64(node.value)
-    if node.op in POINTWISE:
-        return pointwise(formula, node, args)
+def _over_time(formula: Formula, node: Node, args: list[Trace], period_ns: int) -> Trace:
+    """An operator over time; a past one is the future one on the trace read backwards."""
     operator = TEMPORAL[node.op]
-    whole = [np.broadcast_to(arg, (length,)) for arg in args]
     if operator.is_number:
-        return _number_of_the_past(formula, node, whole[0], period_ns)
+        return _number_of_the_past(formula, node, args[0], period_ns)
     step = -1 if operator.past else 1
-    ahead = [values[::step] for values in whole]
-    return _ahead(operator, ahead, *ticks(formula, node, period_ns))[::step]
+    return _ahead(operator, [arg[::step] for arg in args], *ticks(formula, node, period_ns))[::step]
 
 
 def pointwise(formula: Formula, node: Node, args: list[Values]) -> Values:

@@ -18,6 +18,7 @@ from phalanx.stl.jitted import signals_read
 from phalanx.stl.offline import period_in_ns
 from phalanx.stl.operators import POINTWISE, TEMPORAL, Temporal
 from phalanx.stl.parser import parse
+from phalanx.stl.walk import walk
 
 __all__ = ["smooth_robustness"]
 
@@ -136,19 +137,14 @@ class _Functions:
 
 
 def _evaluated(formula: Formula, trace: dict[str, Array], period_ns: int, functions: _Functions) -> Trace:
-    values: dict[int, Array] = {}
     like = next(iter(trace.values()))
-    for index in formula.needed:
-        node = formula.nodes[index]
-        args = [values[arg] for arg in node.args]
-        if node.op == "signal":
-            values[index] = trace[node.name]
-        elif node.op == "constant":
-            values[index] = jnp.full_like(like, node.value)
-        elif node.op in POINTWISE:
-            values[index] = POINTWISE[node.op](functions, *args)
-        else:
-            values[index] = _over_time(node, args, *ticks(formula, node, period_ns), period_ns, functions)
+    values = walk(
+        formula,
+        trace.__getitem__,
+        lambda number: jnp.full_like(like, number),
+        lambda node, args: POINTWISE[node.op](functions, *args),
+        lambda node, args: _over_time(node, args, *ticks(formula, node, period_ns), period_ns, functions),
+    )
     return values[formula.root]
 
 
