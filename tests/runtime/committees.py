@@ -1,7 +1,7 @@
 """Committees with random parameters and statistics, and a toy environment in which processes fork."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -15,9 +15,9 @@ from phalanx.runtime.config import RunConfig
 from phalanx.runtime.decide import Committee
 from phalanx.runtime.learner import LearnerConfig, init_committee
 from phalanx.runtime.train import learner_config
-from phalanx.types import Observation, ObservationSpec, TimeStep, Truth
+from phalanx.types import Observation, ObservationSpec, TimeStep, Truth, Verdict
 
-__all__ = ["ForkingToy", "Rewarded", "committee_of", "settings"]
+__all__ = ["Charged", "ForkingToy", "Rewarded", "committee_of", "settings", "sure_of"]
 
 
 class ForkingToy(ToyEnv):
@@ -83,6 +83,25 @@ class Rewarded(Environment):
         )
 
 
+class Charged(ToyEnv):
+    """An episode's loss is the number of the last event that was answered with alert or more.
+
+    Attributes:
+        traced: how often ``step`` was traced, in any instance: it is compiled anew each time.
+    """
+
+    traced: ClassVar[int] = 0
+
+    def __init__(self) -> None:
+        super().__init__(episode_events=12)
+
+    def step(self, state: ToyState, verdict: Any, key: Any) -> tuple[ToyState, TimeStep]:
+        Charged.traced += 1
+        state, step = super().step(state, verdict, key)
+        loss = jnp.where(verdict >= Verdict.ALERT, step.score.events, 0.0)
+        return state, eqx.tree_at(lambda s: s.score.loss, step, loss)
+
+
 def settings(**changes: Any) -> LearnerConfig:
     """Small settings of a run as the learner takes them; names are ``RunConfig``'s or ``LearnerConfig``'s."""
     own = {field.name for field in dataclasses.fields(RunConfig)}
@@ -117,3 +136,12 @@ def committee_of(
         peak=jnp.full(n, 5.0, jnp.float32),
     )
     return eqx.tree_at(lambda c: (c.networks, c.normalizers), fresh, (networks, statistics))
+
+
+def sure_of(env: Environment, suspicion: float) -> Committee:
+    """Members that find every event equally suspicious, whatever they see."""
+    fresh = committee_of(env)
+    blank = jax.tree.map(jnp.zeros_like, fresh.networks)
+    odds = jnp.log(jnp.asarray([1 - suspicion, *[suspicion / 3] * 3], jnp.float32))
+    networks = eqx.tree_at(lambda n: n.policy_bias, blank, jnp.tile(odds, (4, 1)))
+    return eqx.tree_at(lambda c: c.networks, fresh, networks)

@@ -22,6 +22,7 @@ from phalanx.runtime.policies import CommitteePolicy
 from phalanx.runtime.store import RunFolder
 from phalanx.runtime.task import build_task
 from phalanx.runtime.train import train
+from phalanx.runtime.validation import CLOSED_LOOP, THRESHOLDS
 from phalanx.stl.shield import Shield
 from phalanx.stl.specs import parse_specs
 
@@ -109,7 +110,24 @@ def test_it_keeps_its_specifications_and_goes_on_with_them(run: Path) -> None:
         assert 0.0 <= rows[-1][f"stl/violated_{name}"] <= 1.0
         assert rows[-1][f"stl/multiplier_{name}"] >= 0.0
         assert 0.0 <= rows[-1][f"eval/satisfied_{name}"] <= 1.0
-    assert folder.read_operating_point()["threshold"] == 0.5
+
+
+@pytest.mark.slow
+def test_where_it_answers_is_chosen_once_training_has_ended_or_when_it_goes_on(
+    run: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = RunFolder.open(run)
+    point = folder.read_operating_point()
+    assert point["threshold"] in THRESHOLDS and point["threshold_source"] == CLOSED_LOOP
+    assert point["eval/threshold"] == point["threshold"]
+    done = RunConfig.of(folder.config())
+    folder.write_operating_point({**point, "threshold": 0.4, "threshold_source": "killed before"})
+    with caplog.at_level("INFO", "phalanx"):
+        train(done, resume=run)
+        assert folder.read_operating_point() == point
+        train(done, resume=run)
+    said = [record.message for record in caplog.records if "answers from" in record.message]
+    assert said == [f"seed 0: answers from P = {point['threshold']:.2f} on (validation, closed loop)"]
 
 
 @pytest.mark.slow

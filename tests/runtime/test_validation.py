@@ -1,6 +1,25 @@
 """What is decided on the validation part: the checkpoint that is kept, and the threshold that it answers from."""
 
-from phalanx.runtime.validation import merit
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from runtime.committees import Charged, committee_of, sure_of
+
+from phalanx.envs.base import Environment
+from phalanx.envs.constrained import Constrained
+from phalanx.runtime.config import RunConfig
+from phalanx.runtime.task import Part, Task, build_task
+from phalanx.runtime.validation import THRESHOLDS, choose_threshold, merit
+from phalanx.runtime.watch import rehearse
+from phalanx.stl.specs import parse_specs
+
+CONFIG = RunConfig(hidden=6, memory=4, episode_events=64)
+
+
+def task_of(env: Environment) -> Task:
+    return dataclasses.replace(build_task(CONFIG), validation=Part(watch=env, act=env))
 
 
 def test_least_loss_decides_which_checkpoint_is_kept_where_answers_have_consequences_and_f1_where_not() -> (
@@ -10,3 +29,48 @@ def test_least_loss_decides_which_checkpoint_is_kept_where_answers_have_conseque
     assert max(played, key=merit) is played[1]
     recorded = [{"eval/f1": 0.4}, {"eval/f1": 0.6}, {"eval/f1": float("nan")}]
     assert max(recorded, key=merit) is recorded[1]
+
+
+def test_thresholds_are_odds_in_steps_of_two_nearest_to_even_first() -> None:
+    odds = np.log2([cut / (1 - cut) for cut in THRESHOLDS])
+    np.testing.assert_allclose(odds, [0, -1, 1, -2, 2, -3, 3], atol=1e-12)
+    assert THRESHOLDS[0] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("suspicion", "demanded", "chosen", "loss"),
+    [
+        (0.6, None, 2 / 3, 0.0),  # no answer costs anything from there on
+        (0.85, None, 8 / 9, 0.0),
+        (0.95, None, 0.5, 12.0),  # every event is answered at all of them
+        (0.3, None, 0.5, 0.0),
+        (0.3, "answered > .5", 1 / 5, 12.0),  # what has to hold outweighs the loss
+        (0.15, "answered > .5", 1 / 9, 12.0),
+        (0.05, "answered > .5", 0.5, 0.0),  # it holds nowhere
+        (0.6, "answered < .5", 2 / 3, 0.0),
+    ],
+)
+def test_the_threshold_of_most_merit_is_chosen_and_even_odds_among_equal_ones(
+    suspicion: float, demanded: str | None, chosen: float, loss: float
+) -> None:
+    env: Environment = Charged()
+    if demanded:
+        env = Constrained(env, parse_specs(f"@spec wanted\n{demanded}"), shown=False)
+    point = choose_threshold(CONFIG, task_of(env), sure_of(env, suspicion), jax.random.key(3))
+    assert point.threshold == point.metrics["eval/threshold"] == chosen
+    assert point.metrics["eval/loss"] == loss
+    assert point.source == "validation, closed loop"
+    if demanded:
+        assert point.metrics["eval/satisfied_wanted"] == (0.0 if suspicion == 0.05 else 1.0)
+    answered = point.metrics["eval/tp"] + point.metrics["eval/fp"]
+    assert answered == (128 * 12 if loss else 0), "detection is measured at the threshold chosen"
+
+
+def test_every_threshold_is_measured_in_the_same_episodes() -> None:
+    env = Charged()
+    committee, key = committee_of(env, seed=2), jax.random.key(5)
+    point = choose_threshold(CONFIG, task_of(env), committee, key)
+    drawn = (jax.random.fold_in(key, 3), 4)
+    losses = {cut: rehearse(env, committee, *drawn, n_lanes=128, threshold=cut).loss for cut in THRESHOLDS}
+    assert len(set(losses.values())) > 2
+    assert losses[point.threshold or 0.0] == min(losses.values()) == point.metrics["eval/loss"]

@@ -11,16 +11,16 @@ import pytest
 from envs.tables import SPEC, tree_table
 from hypothesis import given
 from hypothesis import strategies as st
-from runtime.committees import committee_of
-from toy import ToyEnv, ToyState
+from runtime.committees import Charged, committee_of, sure_of
 
 from phalanx.agents.memory import init_memory
 from phalanx.analysis.metrics import best_threshold
+from phalanx.envs.constrained import Constrained
 from phalanx.envs.recorded import record
 from phalanx.envs.stream import StreamConfig, StreamEnv
 from phalanx.runtime.decide import decide_events
 from phalanx.runtime.watch import Watched, ballot, cut_rows, operating_score, rehearse, verdicts, watch
-from phalanx.types import TimeStep, Verdict
+from phalanx.stl.specs import parse_specs
 
 ROWS = 40
 TABLE = tree_table(3, ROWS - 6)
@@ -140,30 +140,37 @@ def test_short_tables_are_watched_from_their_first_row() -> None:
         assert (np.asarray(cut.start) <= np.asarray(cut.first)).all()
 
 
-class Charged(ToyEnv):
-    """An episode's loss is the number of the last event that was answered with alert or more."""
-
-    def __init__(self) -> None:
-        super().__init__(episode_events=12)
-
-    def step(self, state: ToyState, verdict: jax.Array, key: jax.Array) -> tuple[ToyState, TimeStep]:
-        state, step = super().step(state, verdict, key)
-        loss = jnp.where(verdict >= Verdict.ALERT, step.score.events, 0.0)
-        return state, eqx.tree_at(lambda s: s.score.loss, step, loss)
-
-
-@pytest.mark.parametrize(("allow", "lost"), [(0.51, 0.0), (0.49, 12.0)])
-def test_the_mean_loss_is_that_of_episodes_in_which_members_answer_from_one_half_on(
-    allow: float, lost: float
+@pytest.mark.parametrize(
+    ("threshold", "suspicion", "lost"),
+    [(0.5, 0.49, 0.0), (0.5, 0.51, 12.0), (0.2, 0.19, 0.0), (0.2, 0.21, 12.0), (0.8, 0.79, 0.0)],
+)
+def test_the_mean_loss_is_that_of_episodes_in_which_members_answer_from_the_threshold_on(
+    threshold: float, suspicion: float, lost: float
 ) -> None:
-    """The likeliest verdict is allow either way; what counts is P(verdict >= alert)."""
+    """The likeliest verdict is another matter; what counts is P(verdict >= alert)."""
     env = Charged()
-    fresh = committee_of(env)
-    blank = jax.tree.map(jnp.zeros_like, fresh.networks)
-    odds = jnp.log(jnp.asarray([allow, *[(1 - allow) / 3] * 3], jnp.float32))
-    networks = eqx.tree_at(lambda n: n.policy_bias, blank, jnp.tile(odds, (4, 1)))
-    committee = eqx.tree_at(lambda c: c.networks, fresh, networks)
-    assert rehearse(env, committee, jax.random.key(1), 4, n_lanes=3).loss == lost
-    opinions = watch(env, committee, jax.random.key(1), 4, n_lanes=3)
-    np.testing.assert_allclose(opinions.score, 1 - allow, atol=1e-6)
+    committee = sure_of(env, suspicion)
+    key = jax.random.key(1)
+    assert rehearse(env, committee, key, 4, n_lanes=3, threshold=threshold).loss == lost
+    opinions = watch(env, committee, key, 4, n_lanes=3)
+    np.testing.assert_allclose(opinions.score, suspicion, atol=1e-6)
     assert len(opinions.label) == 36
+
+
+def test_every_threshold_plays_the_same_episodes_in_one_compiled_program() -> None:
+    """The toy's events do not depend on the answers, so that opinions on logged events tell what was answered."""
+    specs = parse_specs("@spec few\nsum(answered, 4) <= 1")
+    env, lanes = Constrained(Charged(), specs, shown=False), 6
+    committee, key = committee_of(env, seed=2), jax.random.key(2)
+    watched = watch(env, committee, key, 4, n_lanes=lanes)
+    before, found = Charged.traced, []
+    for threshold in (0.5, 0.83, 0.87, 0.91, 0.95):
+        played = rehearse(env, committee, key, 4, n_lanes=lanes, threshold=threshold)
+        answered = verdicts(ballot(watched, threshold, 1), 1).reshape(lanes, 12) >= 1
+        last = np.where(answered, np.arange(1, 13), 0).max(axis=1)
+        assert played.loss == pytest.approx(last.mean(), rel=1e-6)
+        held = [max(row[max(t - 4, 0) : t + 1].sum() for t in range(12)) <= 1 for row in answered]
+        assert played.satisfied.tolist() == [np.mean(held)]
+        found.append((played.loss, float(played.satisfied[0])))
+    assert Charged.traced == before
+    assert len(set(found)) > 2

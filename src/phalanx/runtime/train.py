@@ -15,12 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from phalanx.agents.credit import CREDIT_SCHEMES
+from phalanx.envs.constrained import Constrained
 from phalanx.envs.original import OriginalEnv
 from phalanx.errors import UsageError, unknown_name
 from phalanx.runtime.config import RunConfig
 from phalanx.runtime.decide import deployed
 from phalanx.runtime.fingerprint import check_unchanged, fingerprints
-from phalanx.runtime.learner import LearnerConfig, TrainState, init_train_state, iterate
+from phalanx.runtime.learner import LearnerConfig, TrainState, init_committee, init_train_state, iterate
 from phalanx.runtime.multipliers import MultiplierConfig
 from phalanx.runtime.original import OriginalState, check_original, init_originals, originals_step
 from phalanx.runtime.progress import Progress
@@ -28,7 +29,7 @@ from phalanx.runtime.red_flags import ON_RED_FLAG, RedFlags
 from phalanx.runtime.specifications import spec_file
 from phalanx.runtime.store import RunFolder, run_folders
 from phalanx.runtime.task import Task, build_task
-from phalanx.runtime.validation import OperatingPoint, merit, validate
+from phalanx.runtime.validation import CLOSED_LOOP, OperatingPoint, choose_threshold, merit, validate
 
 __all__ = ["compiled_iteration", "initial_state", "learner_config", "train"]
 
@@ -150,6 +151,8 @@ def train(
     flags = RedFlags(path, on_red_flag, config.iterations, [folder.read_metrics() for folder in folders])
     try:
         _loop(config, task, folders, state, start, progress, flags)
+        if isinstance(task.validation.watch, Constrained):
+            _choose_thresholds(config, task, folders)
     except KeyboardInterrupt:
         _LOG.info("%s", _what_is_kept(path, folders))
         raise
@@ -318,6 +321,11 @@ def _keep_best(
         return best
     kept = state.committee if isinstance(state, OriginalState) else deployed(state.answering)
     folder.checkpoints.save_best(iteration, kept)
+    _write_point(folder, iteration, point)
+    return value
+
+
+def _write_point(folder: RunFolder, iteration: int, point: OperatingPoint) -> None:
     folder.write_operating_point(
         {
             "threshold": point.threshold,
@@ -326,7 +334,18 @@ def _keep_best(
             **point.metrics,
         }
     )
-    return value
+
+
+def _choose_thresholds(config: RunConfig, task: Task, folders: list[RunFolder]) -> None:
+    """Chooses where the kept checkpoints answer, unless that was done before the run was resumed."""
+    like = deployed(init_committee(task.learn.spec, learner_config(config), jax.random.key(0)))
+    for i, folder in enumerate(folders):
+        if folder.read_operating_point()["threshold_source"] == CLOSED_LOOP:
+            continue  # no other checkpoint was kept since
+        iteration, committee = folder.checkpoints.load(like, best=True)
+        point = choose_threshold(config, task, committee, jax.random.key(config.seed + i))
+        _write_point(folder, iteration, point)
+        _LOG.info("seed %d: answers from P = %.2f on (%s)", config.seed + i, point.threshold, point.source)
 
 
 def _rows(

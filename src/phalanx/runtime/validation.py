@@ -17,20 +17,26 @@ from phalanx.envs.original import OriginalEnv
 from phalanx.envs.simulator import Simulator
 from phalanx.errors import DataError
 from phalanx.runtime.config import RunConfig
+from phalanx.runtime.decide import Committee
 from phalanx.runtime.learner import TrainState
 from phalanx.runtime.original import OriginalState
 from phalanx.runtime.original_judge import validate_original
 from phalanx.runtime.task import Task
 from phalanx.runtime.watch import Rehearsed, Watched, ballot, operating_score, rehearse, verdicts, watch
 
-__all__ = ["OperatingPoint", "merit", "validate"]
+__all__ = ["CLOSED_LOOP", "THRESHOLDS", "OperatingPoint", "choose_threshold", "merit", "validate"]
 
 _LOG = logging.getLogger("phalanx")
 _ROWS = 32_768  # recorded events, from as many places as there are lanes
 _EPISODES, _LANES = 32, 128
+_THRESHOLD_EPISODES = 128  # thresholds differ by less than checkpoints
 _LEVEL = 0.95  # share of the episodes in which a specification is to hold
 _SHORT = 1000.0  # what falling short of all of it weighs, in units of the loss
-_VALIDATION_STREAM = 1  # see ``train``
+_VALIDATION_STREAM, _THRESHOLD_STREAM = 1, 3  # see ``train``
+THRESHOLDS = (0.5, 1 / 3, 2 / 3, 1 / 5, 4 / 5, 1 / 9, 8 / 9)
+"""Where a committee may answer: at odds of 1/8 to 8, those nearest to 1 first."""
+CLOSED_LOOP = "validation, closed loop"
+"""Source of a threshold that ``choose_threshold`` found."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,8 @@ class OperatingPoint:
 def validate(
     config: RunConfig, task: Task, state: TrainState | OriginalState, key: PRNGKeyArray
 ) -> OperatingPoint:
-    """Chooses the operating point of one seed's committee on the validation part.
+    """Chooses the operating point of one seed's committee on the validation part; under specifications it is P = .5
+    until ``choose_threshold`` has seen the checkpoint that is kept.
 
     Args:
         config: settings.
@@ -66,10 +73,7 @@ def validate(
     drawn = (jax.random.fold_in(key, _VALIDATION_STREAM), config.network.memory_size)
     n_lanes = _EPISODES if config.env == "simulator" else _LANES
     watched = watch(env, state.answering, *drawn, n_lanes=n_lanes, most=_ROWS)
-    threshold, source = (
-        0.5,
-        "0.5: what members learned under specifications holds for the answers they learned",
-    )
+    threshold, source = 0.5, "0.5: another is chosen once training has ended"
     if not isinstance(env, Constrained):
         try:
             score = operating_score(watched.log_probs, config.f)
@@ -79,8 +83,35 @@ def validate(
             source = "0.5: validation events of one kind"
     found = _detection(watched, threshold, config.f)
     if isinstance(unconstrained(env), Simulator):
-        found |= _response(env, rehearse(env, state.answering, *drawn, n_lanes=n_lanes))
+        found |= _response(env, rehearse(env, state.answering, *drawn, n_lanes=n_lanes, threshold=0.5))
     return OperatingPoint(threshold, found, source)
+
+
+def choose_threshold(
+    config: RunConfig, task: Task, committee: Committee, key: PRNGKeyArray
+) -> OperatingPoint:
+    """Chooses from which suspicion on a committee answers by what its answers do.
+
+    It plays the same validation episodes at each of ``THRESHOLDS``; the one of most ``merit`` is taken, of equal ones
+    the nearest to even odds.
+
+    Args:
+        config: settings of the run.
+        task: its validation part, a closed loop, is played.
+        committee: as it was kept.
+        key: of the run; the episodes come from a stream of their own, so that none of them helped to choose the
+            checkpoint.
+    """
+    env = task.validation.watch
+    drawn = (jax.random.fold_in(key, _THRESHOLD_STREAM), config.network.memory_size)
+    tried = {
+        cut: _response(env, rehearse(env, committee, *drawn, n_lanes=_THRESHOLD_EPISODES, threshold=cut))
+        for cut in THRESHOLDS
+    }
+    threshold = max(tried, key=lambda cut: merit(tried[cut]))  # the first of equal ones
+    watched = watch(env, committee, *drawn, n_lanes=_THRESHOLD_EPISODES)
+    found = _detection(watched, threshold, config.f) | tried[threshold]
+    return OperatingPoint(threshold, found, CLOSED_LOOP)
 
 
 def _detection(watched: Watched, threshold: float, f: int) -> dict[str, float]:

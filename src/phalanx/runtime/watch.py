@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 _WARMUP = 256
+_NEVER = float("inf")  # a threshold that no suspicion reaches: every event is allowed
 
 
 class Watched(NamedTuple):
@@ -110,7 +111,7 @@ def watch(
         n_lanes: contiguous parts of the rows, or episodes, side by side.
         most: rows scored at most; all unless given.
     """
-    parts = list(_watched(env, committee, key, memory_size, n_lanes, most, apply=False))
+    parts = list(_watched(env, committee, key, memory_size, n_lanes, most, _NEVER))
     scored, label, log_probs, category, numeric, _, _ = (
         np.concatenate(leaves) for leaves in zip(*parts, strict=True)
     )
@@ -135,16 +136,22 @@ class Rehearsed(NamedTuple):
 
 
 def rehearse(
-    env: Environment, committee: Committee, key: PRNGKeyArray, memory_size: int, *, n_lanes: int
+    env: Environment,
+    committee: Committee,
+    key: PRNGKeyArray,
+    memory_size: int,
+    *,
+    n_lanes: int,
+    threshold: float,
 ) -> Rehearsed:
-    """The same episodes with the verdicts applied, answered where the suspicion agreed on is at least .5, in the
-    compiled loop that ``watch`` has anyway.
+    """The same episodes with the verdicts applied, in the compiled loop that ``watch`` has anyway.
 
     Args:
         env: a simulator.
-        committee, key, memory_size, n_lanes: see ``watch``.
+        committee, key, memory_size, n_lanes: see ``watch``; the same key gives every threshold the same draws.
+        threshold: on the suspicion that the members agree on, from which on they answer, in [0, 1].
     """
-    parts = list(_watched(env, committee, key, memory_size, n_lanes, None, apply=True))
+    parts = list(_watched(env, committee, key, memory_size, n_lanes, None, threshold))
     losses, robustness = (
         np.concatenate(leaves) for leaves in zip(*(part[-2:] for part in parts), strict=True)
     )
@@ -161,7 +168,7 @@ def _watched(
     memory_size: int,
     n_lanes: int,
     most: int | None,
-    apply: bool,
+    threshold: float,
 ) -> Iterator[tuple[np.ndarray, ...]]:
     """What ``_watch_chunk`` records, chunk by chunk."""
     if isinstance(env, StreamEnv):
@@ -175,9 +182,9 @@ def _watched(
         steps = env.episode_events
     table = init_memory(committee.n_members, n_lanes, env.spec.n_entities, memory_size)
     carry = (state, observation, table, jnp.ones(n_lanes, bool))
-    chunk = 256
+    chunk, cut = 256, jnp.asarray(threshold, jnp.float32)
     for begin in range(0, steps, chunk):
-        carry, part = _watch_chunk(env, committee, carry, jnp.asarray(begin), key, chunk, jnp.asarray(apply))
+        carry, part = _watch_chunk(env, committee, carry, jnp.asarray(begin), key, chunk, cut)
         yield jax.tree.map(np.asarray, part)
 
 
@@ -189,16 +196,15 @@ def _watch_chunk(
     begin: Array,
     key: PRNGKeyArray,
     chunk: int,
-    apply: Array,
+    threshold: Array,
 ) -> tuple[Any, Any]:
     def step(carry: tuple[Any, Any, MemoryTable, Array], t: Array) -> tuple[Any, Any]:
         state, observation, table, alive = carry
         opinion = consult(committee, table, observation)
         table = write(table, observation.entity, opinion.memories, t)
         keys = jax.random.split(jax.random.fold_in(key, begin + t), alive.shape[0])
-        votes = ballots(opinion.log_probs, 0.5, committee.f).T
-        answer = settle(votes, jnp.ones(votes.shape, bool), jnp.zeros(alive.shape), committee.f).action
-        verdict = jnp.where(apply, answer, int(Verdict.ALLOW))
+        votes = ballots(opinion.log_probs, threshold, committee.f).T
+        verdict = settle(votes, jnp.ones(votes.shape, bool), jnp.zeros(alive.shape), committee.f).action
         label = jax.vmap(env.learned_label)(state)
         scored = alive if not isinstance(env, StreamEnv) else alive & jax.vmap(env.scored)(state)
         state, time_step = jax.vmap(env.step)(state, verdict, keys)
