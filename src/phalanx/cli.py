@@ -28,6 +28,7 @@ VERBS = {
     "ingest": ("phalanx.cli_ingest", "turn recorded telemetry into an event table"),
     "report": ("phalanx.cli_report", "write the report of a run as one HTML file"),
     "monitor": ("phalanx.cli_monitor", "check a trace against a formula of Signal Temporal Logic"),
+    "ledger": ("phalanx.cli_ledger", "verify the ledger of decisions, name its head, show its entries"),
 }
 """Verb -> the module whose ``command(arguments)`` parses its flags, and one line of help."""
 
@@ -42,7 +43,7 @@ verbs:
 {verbs}
 
 Every verb takes --json (one JSON object on stdout, logs on stderr), --seed and --help.
-Exit codes: 0 ok, 1 a finding (doctor, monitor), 2 usage, 3 bad data.
+Exit codes: 0 ok, 1 a finding (doctor, monitor, ledger), 2 usage, 3 bad data.
 
 example:
   phalanx train --iterations 50 --out runs/first

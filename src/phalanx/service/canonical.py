@@ -1,0 +1,108 @@
+"""Canonical JSON: the one encoding of what is hashed and signed.
+
+Keys in the order of their code points, no white space, nothing but ASCII (everything else as ``\\uXXXX``), so that a
+value has one encoding, an entry is one line, and no string of an attacker reaches a terminal as it is. Integers in
+decimal, of any size (readers that make floats of them lose what lies beyond 2^53); floats the shortest decimal that
+reads back as the same double, as Python writes it (``1.0``, ``0.1``, ``1e+16``, ``-0.0``), so that 1 and 1.0 differ.
+Numbers that are not finite are refused.
+
+RFC 8785 differs: it writes numbers as ECMAScript does and sorts by UTF-16 units.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from phalanx.errors import DataError
+
+__all__ = ["canonical", "digest"]
+
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+
+
+def canonical(value: Any) -> str:
+    """The canonical JSON of a value.
+
+    Args:
+        value: of JSON's own types: dict with text as keys, list or tuple, str, int, float, bool, None.
+
+    Raises:
+        DataError: it has no form in JSON; the error says where.
+
+    Example:
+        >>> canonical({"b": [1, 1.0, None], "a": "\\u00e9\\n"})
+        '{"a":"\\\\u00e9\\\\n","b":[1,1.0,null]}'
+        >>> canonical({"score": float("nan")})
+        Traceback (most recent call last):
+        ...
+        phalanx.errors.DataError: nan at score has no form in JSON; give a finite number, or text
+    """
+    try:
+        _refuse_other_keys(value)
+        return _encode(value)
+    except (TypeError, ValueError, RecursionError) as problem:
+        try:
+            place, found, allowed = next(_misfits(value, ""), ("value", type(value).__name__, str(problem)))
+        except RecursionError:
+            place, found, allowed = "value", "nesting too deep", "nest less"
+    raise DataError(f"{found} at {place or 'the top'} has no form in JSON; give {allowed}")
+
+
+def digest(domain: str, text: str) -> str:
+    """SHA-256, in hex, of a canonical encoding under a domain: what is hashed for one purpose serves no other.
+
+    Args:
+        domain: the purpose.
+        text: canonical JSON.
+
+    Example:
+        >>> digest("batch", canonical([])) == digest("entry", canonical([]))
+        False
+    """
+    return hashlib.sha256(f"phalanx {domain} 1\n{text}".encode("ascii")).hexdigest()
+
+
+def _refuse_other_keys(value: Any) -> None:
+    """Raises where a key is not text: JSON would make text of it, in another order.
+
+    Raises:
+        TypeError: so that ``canonical`` looks for the place.
+    """
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not _fits(key):
+                raise TypeError("key")
+            if isinstance(item, dict | list | tuple):
+                _refuse_other_keys(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            if isinstance(item, dict | list | tuple):
+                _refuse_other_keys(item)
+
+
+def _fits(key: object) -> bool:
+    # two halves of a surrogate pair read back as one character, which sorts elsewhere
+    return isinstance(key, str) and (key.isascii() or not any("\ud800" <= c <= "\udfff" for c in key))
+
+
+def _misfits(value: Any, place: str) -> Iterator[tuple[str, str, str]]:
+    """What has no form: where, what it is, what is allowed."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not _fits(key):
+                yield place, f"a key {ascii(key)[:40]}", "keys that are text without lone surrogates"
+            else:
+                yield from _misfits(
+                    item, f"{place}.{ascii(key)[1:-1][:40]}" if place else ascii(key)[1:-1][:40]
+                )
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from _misfits(item, f"{place}[{index}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield place, str(float(value)), "a finite number, or text"
+    elif isinstance(value, int) and value.bit_length() > 10_000:
+        yield place, f"an integer of {value.bit_length()} bits", "one of at most 10,000 bits, or text"
+    elif not (value is None or isinstance(value, bool | int | float | str)):
+        yield place, type(value).__name__, "text, a number, true, false, null, a list or an object"
