@@ -81,6 +81,7 @@ def evaluation(f1: float = 0.9) -> dict[str, Any]:
             "error_correlation": None,
         },
         "latency_ms": {"p50": 1.2, "p99": 4.8},
+        "shield": {"file": "shield", "names": ["a"], "apart": [], "changed": 0.031},
     }
 
 

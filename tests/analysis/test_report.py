@@ -67,6 +67,12 @@ def test_says_the_outcome_in_words(run: Path) -> None:
     assert "The charts need JavaScript; tables and words do not." in words
 
 
+def test_how_often_a_shield_changed_a_verdict_is_said_where_there_was_one(run: Path) -> None:
+    assert "Verdicts that the shield changed 3.1 %" in read(write_report(run))[1]
+    (run / "eval.json").write_text(json.dumps({**evaluation(), "shield": None}))
+    assert "the shield changed" not in read(write_report(run))[1]
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [

@@ -41,7 +41,7 @@ def test_the_verdict_voted_for_stands_where_the_shield_allows_it(env: ForkingToy
     lanes = 16
     _, seen = jax.vmap(env.reset)(jax.random.split(jax.random.key(1), lanes))
     policy, plain = (CommitteePolicy(c, jnp.float32(0.4), 4) for c in (guarded, committee))
-    table, guard = policy.init(lanes)
+    table, guard, _ = policy.init(lanes)
     assert plain.init(lanes)[1] is None
     changed = 0
     for t in range(12):
@@ -80,6 +80,31 @@ def test_played_episodes_keep_what_the_shield_keeps(env: ForkingToy) -> None:
         lowest.append(course.robustness.min())
         assert (most <= 1) == (lowest[-1] >= 0.0)
     assert lowest[0] < 0.0 <= lowest[1]
+
+
+def test_what_the_shield_changed_is_counted_while_episodes_run(env: ForkingToy) -> None:
+    guarded, lanes = shielded(committee_of(env), Shield([("budget", BUDGET, 1)])), 6
+    policy, key = CommitteePolicy(guarded, jnp.float32(0.3), 4), jax.random.key(3)
+    course = run_episodes(env, policy, key, n_envs=lanes, steps=30)
+    key_reset, key_steps = jax.random.split(key)
+    state, seen = jax.vmap(env.reset)(jax.random.split(key_reset, lanes))
+    table, guard, _ = policy.init(lanes)
+    counted = 0
+    for t in range(24):  # an episode's events
+        table, guard, decision, _ = decide_events(
+            guarded, table, seen, jnp.int32(t), threshold=0.3, guard=guard
+        )
+        for lane in range(lanes):
+            counted += bool(decision.shielded[lane])
+            assert course.shielded is not None and course.shielded[t, lane] == decision.shielded[lane]
+        keys = jax.random.split(jax.random.split(jax.random.fold_in(key_steps, t))[1], lanes)
+        state, step = jax.vmap(env.step)(state, decision.action, keys)
+        seen = step.observation
+    assert 0 < counted < 24 * lanes
+    assert course.changed == pytest.approx(counted / (24 * lanes))
+    plain = CommitteePolicy(committee_of(env), jnp.float32(0.3), 4)
+    free = run_episodes(env, plain, key, n_envs=lanes, steps=30)
+    assert free.shielded is None and free.changed is None
 
 
 def test_a_shield_reads_what_members_are_shown(env: ForkingToy) -> None:
@@ -140,6 +165,7 @@ def test_it_is_measured_by_them_and_by_others(run: Path, monkeypatch: pytest.Mon
         assert -1.0 <= found["robustness_min"] <= 1.0
         assert 0.9 <= found["forecast"]["guaranteed"] <= 1.0
     other = evaluate(run, episodes=12, specs=Path("office"), shield=Path("shield"))
+    assert own["shield"] is None and 0.0 <= other["shield"]["changed"] <= 1.0
     assert other["shield"]["file"] == "shield" and other["specs"].keys() == own["specs"].keys()
     assert other["f1"] == own["f1"], "detection is open loop, before any shield"
 

@@ -274,6 +274,7 @@ def _specs(evaluation: Mapping[str, Any]) -> str:
 
 def _committee(evaluation: Mapping[str, Any]) -> str:
     committee, latency = as_map(evaluation.get("committee")), as_map(evaluation.get("latency_ms"))
+    shield = as_map(evaluation.get("shield"))
     wanted = [
         ("Faulty members in the evaluation", committee.get("faulty"), False),
         ("Events on which all members agree before they deliberate", committee.get("agreement"), True),
@@ -283,6 +284,7 @@ def _committee(evaluation: Mapping[str, Any]) -> str:
             committee.get("error_correlation"),
             False,
         ),
+        ("Verdicts that the shield changed", shield.get("changed"), True),
         ("Decision latency, median (ms)", latency.get("p50"), False),
         ("Decision latency, 99th percentile (ms)", latency.get("p99"), False),
     ]

@@ -38,6 +38,11 @@ def evaluation_table(result: Mapping[str, Any]) -> str:
         policy           F1
         the committee  0.500
         always-allow   0.000
+        >>> print(evaluation_table({"f1": 0.5, "shield": {"changed": 0.0625}}))
+        policy           F1
+        the committee  0.500
+        <BLANKLINE>
+        the shield changed 6.25% of the verdicts
     """
     rows: dict[str, Mapping[str, Any]] = {"the committee": result, **result.get("baselines", {})}
     lines = _aligned("policy", rows, _COLUMNS)
@@ -45,6 +50,9 @@ def evaluation_table(result: Mapping[str, Any]) -> str:
     if specs:
         shown = {name: {**spec, **(spec.get("forecast") or {})} for name, spec in specs.items()}
         lines += ["", *_aligned("specification", shown, _SPEC_COLUMNS)]
+    shield = result.get("shield") or {}
+    if shield.get("changed") is not None:
+        lines += ["", f"the shield changed {shield['changed']:.2%} of the verdicts"]
     return "\n".join([*lines, *_intervals(result)])
 
 

@@ -29,6 +29,7 @@ class Course(NamedTuple):
         live: whether the episode was still running.
         robustness: of each specification that is watched.
         suspicion: how suspicious the policy found each event; None where it does not say.
+        shielded: whether a shield put another verdict in the place of the policy's own; None where there is none.
     """
 
     score: Score
@@ -43,6 +44,12 @@ class Course(NamedTuple):
     live: Bool[np.ndarray, "time env"]
     robustness: Float[np.ndarray, "time env spec"]
     suspicion: Float[np.ndarray, "time env"] | None = None
+    shielded: Bool[np.ndarray, "time env"] | None = None
+
+    @property
+    def changed(self) -> float | None:
+        """Share of the verdicts that a shield changed, while episodes were running; None without a shield."""
+        return None if self.shielded is None else float(self.shielded[self.live].mean())
 
     def copy(self, index: int, n_envs: int) -> "Course":
         """One copy out of several that were run side by side."""
@@ -94,10 +101,10 @@ def run_episodes(
         apply: False: the verdicts are logged and everything is allowed, so that all policies see the same events.
     """
     carry, trace = _run(env, policy, key, n_envs, steps, copies, quiet, apply, record=True)
-    *told, suspicion = (np.asarray(leaf) for leaf in trace)
+    *told, suspicion, changed = jax.tree.map(np.asarray, trace)
     fields = dict(zip(_TRACE, told, strict=True))
     score = jax.tree.map(np.asarray, carry.score)
-    return Course(score=score, **fields, suspicion=suspicion if policy.scored else None)
+    return Course(score=score, **fields, suspicion=suspicion if policy.scored else None, shielded=changed)
 
 
 def run_totals(
@@ -161,7 +168,7 @@ def _run(
         carry, row = _answer(env, policy, carry, key_steps, t, copies, apply)
         if record:
             records.append(jax.tree.map(np.asarray, row))
-    return carry, tuple(np.stack(leaves) for leaves in zip(*records, strict=True))
+    return carry, jax.tree.map(lambda *leaves: np.stack(leaves), *records) if records else None
 
 
 def _tiled(key: PRNGKeyArray, n_envs: int, copies: int) -> Key[Array, " env"]:
@@ -199,6 +206,7 @@ def _apply(
     env: Environment,
     carry: _Carry,
     judged: tuple[Any, Array, Array],
+    changed: Array | None,
     keys: Key[Array, " env"],
     apply: bool,
 ) -> tuple[_Carry, Any]:
@@ -214,6 +222,7 @@ def _apply(
         carry.live,
         time_step.robustness,
         jnp.asarray(suspicion, jnp.float32),
+        changed,
     )
     return _Carry(state, time_step.observation, carried, score, carry.live & ~time_step.done), record
 
@@ -222,7 +231,7 @@ def _apply(
 def _apply_jitted(
     env: Environment, carry: _Carry, verdict: Array, suspicion: Array, keys: Key[Array, " env"], apply: bool
 ) -> tuple[_Carry, Any]:
-    return _apply(env, carry, (None, verdict, suspicion), keys, apply)
+    return _apply(env, carry, (None, verdict, suspicion), None, keys, apply)
 
 
 def _answer(
@@ -255,7 +264,7 @@ def _scan(
         if policy.sees_truth:
             label = jax.vmap(env.pending)(carry.state).label
         judged = policy.judge(carry.carried, carry.observation, label, key_policy, t)
-        carry, row = _apply(env, carry, judged, keys, apply)
+        carry, row = _apply(env, carry, judged, policy.overruled(judged[0]), keys, apply)
         return carry, row if record else None
 
     return jax.lax.scan(step, carry, jnp.arange(steps))
@@ -275,7 +284,7 @@ def _observe(env: Environment, carry: _Carry, key: PRNGKeyArray, steps: int) -> 
             carry.live,
         )
         nothing = jnp.zeros(carry.live.shape, jnp.float32)
-        carry, _ = _apply(env, carry, ((), nothing, nothing), keys, True)
+        carry, _ = _apply(env, carry, ((), nothing, nothing), None, keys, True)
         return carry, row
 
     return jax.lax.scan(step, carry, jnp.arange(steps))[1]

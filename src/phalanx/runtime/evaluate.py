@@ -131,7 +131,8 @@ def evaluate(
             "episodes": episodes,
             "seed": config.seed,
             "evaluation_seed": seed,
-            "shield": keeper and {"file": str(shield), "names": keeper.names, "apart": keeper.apart},
+            "shield": keeper
+            and {"file": str(shield), "names": keeper.names, "apart": keeper.apart, **results[-1]["shield"]},
         }
         folder.write_eval(results[-1])
     if len(results) == 1:
@@ -255,6 +256,7 @@ def _detected(
     voting = committee_metrics(votes, test.label, positive=positive)
     return {
         **found,
+        "shield": {"changed": None},
         "threshold": point["threshold"],
         "threshold_source": point["threshold_source"],
         "positive": positive,
@@ -305,6 +307,7 @@ def _add_response(
     key = jax.random.fold_in(keys[2], PLAY)
     course = run_episodes(env, policy, key, n_envs=episodes, steps=steps)
     result["specs"] = held(specs, course.robustness, course.live)
+    result["shield"] = {"changed": course.changed}
     courses = references(env, key, episodes, rates_of(course))
     if yardstick.classifier is not None and yardstick.act is not None and yardstick.ends is not None:
         own = jax.random.fold_in(keys[1], PLAY)
@@ -415,7 +418,7 @@ def _mean(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         values = [row.get(name) for row in rows]
         if isinstance(values[0], Mapping):
             merged[name] = _mean([value for value in values if isinstance(value, Mapping)])
-        elif isinstance(values[0], str):
+        elif isinstance(values[0], str | list | tuple):  # of names, the same for all seeds
             merged[name] = values[0]
         else:
             known = [float(value) for value in values if value is not None]

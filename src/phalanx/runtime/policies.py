@@ -54,6 +54,11 @@ class Policy(eqx.Module):
         carried, verdict = self.act(carried, observation, label, key, t)
         return carried, verdict, jnp.zeros(verdict.shape, jnp.float32)
 
+    def overruled(self, carried: Any) -> Any:
+        """Which of the verdicts given last a shield has put in the place of the policy's own, from what is carried;
+        None where there is no shield."""
+        return None
+
 
 class ScoredPolicy(Policy):
     """A policy whose verdict follows from how suspicious it finds an event: more is worse, the unit is its own."""
@@ -134,18 +139,24 @@ class CommitteePolicy(ScoredPolicy):
     memory_size: int = eqx.field(static=True)
 
     def init(self, n_envs: int) -> Any:
-        """Blank memories, and a shield that has seen nothing."""
+        """Blank memories, and a shield that has seen nothing and changed nothing."""
         committee = self.committee
         table = init_memory(committee.n_members, n_envs, committee.spec.n_entities, self.memory_size)
-        return table, init_guard(committee, n_envs)
+        changed = None if committee.shield is None else jnp.zeros(n_envs, bool)
+        return table, init_guard(committee, n_envs), changed
 
     def judge(self, carried: Any, observation: Any, label: Any, key: Any, t: Any) -> tuple[Any, Any, Any]:
         """Decides; the label and the key are not used."""
-        table, guard = carried
+        table, guard, changed = carried
         table, guard, decision, _ = decide_events(
             self.committee, table, observation, t, threshold=self.threshold, guard=guard
         )
-        return (table, guard), decision.action, decision.score
+        changed = None if changed is None else decision.shielded
+        return (table, guard, changed), decision.action, decision.score
+
+    def overruled(self, carried: Any) -> Any:
+        """Where the committee's shield did not let its verdict pass."""
+        return carried[2]
 
 
 def recall(table: Any, source: Any, blank: Any) -> Any:
