@@ -1,0 +1,91 @@
+"""Canonical JSON: one text a value, which reads back as the value."""
+
+import json
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from service.ledgers import finite, texts
+
+from phalanx.errors import DataError
+from phalanx.service.canonical import canonical, digest
+
+keys = st.text(max_size=6)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | finite | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def shuffled(value: Any, chance: random.Random) -> Any:
+    """The same value, the keys of its objects in another order."""
+    if isinstance(value, dict):
+        items = [(key, shuffled(item, chance)) for key, item in value.items()]
+        chance.shuffle(items)
+        return dict(items)
+    return [shuffled(item, chance) for item in value] if isinstance(value, list) else value
+
+
+@given(json_values, st.randoms(use_true_random=False))
+def test_a_value_has_one_text_and_a_text_its_value(value: Any, chance: random.Random) -> None:
+    text = canonical(value)
+    assert json.loads(text) == value and repr(json.loads(text)) == repr(
+        json.loads(canonical(json.loads(text)))
+    )
+    assert text == canonical(shuffled(value, chance)) == canonical(json.loads(text))
+    assert text.isascii() and text.isprintable()  # no control character either
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"b": 1, "a": {"d": [], "c": {}}}, '{"a":{"c":{},"d":[]},"b":1}'),
+        ([1, 1.0, -0.0, 1e16, 1e-7, 0.1, 2**63], "[1,1.0,-0.0,1e+16,1e-07,0.1,9223372036854775808]"),
+        (
+            {"\ue000": 1, "\U0001f600": 2},
+            '{"\\ue000":1,"\\ud83d\\ude00":2}',
+        ),  # by code point, not by UTF-16 unit
+        (["\u202e\x1b\x7f\n"], '["\\u202e\\u001b\\u007f\\n"]'),
+        ((True, None), "[true,null]"),
+    ],
+)
+def test_the_rules_by_example(value: Any, text: str) -> None:
+    assert canonical(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({"a": [0, float("nan")]}, "nan at a[1]"),
+        ({"a": {"b": float("-inf")}}, "-inf at a.b"),
+        ({"a": {1: 2, 10: 3}}, "a key 1 at a has no form"),
+        ({None: 1}, "a key None at the top"),
+        ({"\ud83d": 1}, "a key '\\ud83d'"),
+        ([b"bytes"], "bytes at [0]"),
+        ({"a": {1, 2}}, "set at a"),
+        ([10**5000], "an integer of 16610 bits at [0]"),
+    ],
+)
+def test_what_has_no_form_is_refused_with_its_place(value: Any, said: str) -> None:
+    with pytest.raises(DataError) as caught:
+        canonical(value)
+    assert said in str(caught.value)
+
+
+def test_what_is_nested_too_deep_is_refused() -> None:
+    value: list[Any] = []
+    for _ in range(100_000):
+        value = [value]
+    with pytest.raises(DataError, match="nest"):
+        canonical(value)
+
+
+def test_digests_of_two_purposes_differ() -> None:
+    import hashlib
+
+    assert (
+        digest("batch", "[]") == hashlib.sha256(b"phalanx batch 1\n[]").hexdigest() != digest("entry", "[]")
+    )
