@@ -7,7 +7,7 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +20,6 @@ from jaxtyping import Int, PRNGKeyArray
 
 from phalanx.agents.memory import init_memory
 from phalanx.analysis.metrics import committee_metrics, detection_metrics, response_metrics
-from phalanx.analysis.statistics import summary
 from phalanx.data.encoder import Encoder
 from phalanx.envs.base import Environment
 from phalanx.envs.catalogue import STAGES
@@ -43,6 +42,7 @@ from phalanx.runtime.learner import init_committee
 from phalanx.runtime.original import OriginalCommittee, init_original_state
 from phalanx.runtime.original_judge import judge, majority, original_latency, original_specs
 from phalanx.runtime.policies import CommitteePolicy, ThresholdPolicy
+from phalanx.runtime.seeds import merged
 from phalanx.runtime.specifications import forecast, held, load_specs
 from phalanx.runtime.store import RunFolder, run_folders
 from phalanx.runtime.task import Part, Task, build_task, data_part
@@ -137,9 +137,9 @@ def evaluate(
         folder.write_eval(results[-1])
     if len(results) == 1:
         return results[0]
-    merged = _merge(results)
-    RunFolder(Path(run)).write_eval(merged)
-    return merged
+    whole = merged(results)
+    RunFolder(Path(run)).write_eval(whole)
+    return whole
 
 
 def _parts(config: RunConfig, folder: RunFolder, data: Path | None) -> tuple[Task | None, Part, list[str]]:
@@ -386,41 +386,3 @@ def _latency(committee: Committee, env: Environment, threshold: float, memory: i
         if call >= 10:
             taken.append(1e3 * (time.perf_counter() - begun))
     return {"p50": float(np.percentile(taken, 50)), "p99": float(np.percentile(taken, 99))}
-
-
-def _merge(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """Means over seeds of all numbers, the seeds' own figures, and intervals of the main ones."""
-    plain = [
-        {k: v for k, v in result.items() if k not in ("course", "damage_by_episode", "notes")}
-        for result in results
-    ]
-    merged = _mean([{k: v for k, v in row.items() if k != "seed"} for row in plain])
-    merged["notes"] = results[0]["notes"]
-    if "course" in results[0]:
-        merged["course"] = results[0]["course"]
-    merged["intervals"] = {
-        name: summary([result.get(name) for result in results])
-        for name in ("f1", "precision", "recall", "pr_auc", "damage_prevented", "availability")
-        if any(result.get(name) is not None for result in results)
-    }
-    merged["intervals"] |= {
-        f"specs/{name}": summary([result["specs"][name]["satisfied"] for result in results])
-        for name, found in results[0]["specs"].items()
-        if "satisfied" in found
-    }
-    merged["per_seed"] = [{k: v for k, v in row.items() if not isinstance(v, dict)} for row in plain]
-    return merged
-
-
-def _mean(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    merged: dict[str, Any] = {}
-    for name in rows[0]:
-        values = [row.get(name) for row in rows]
-        if isinstance(values[0], Mapping):
-            merged[name] = _mean([value for value in values if isinstance(value, Mapping)])
-        elif isinstance(values[0], str | list | tuple):  # of names, the same for all seeds
-            merged[name] = values[0]
-        else:
-            known = [float(value) for value in values if value is not None]
-            merged[name] = float(np.mean(known)) if known else None
-    return merged
