@@ -150,7 +150,7 @@ def test_what_is_wrong_is_said() -> None:
     ):
         with pytest.raises(UsageError, match=told):
             Fleet(text, 3)
-    with pytest.raises(UsageError, match="at least 1"):
+    with pytest.raises(UsageError, match="entities 0: expected a whole number from 1"):
         Fleet("x", 0)
     fleet = Fleet("k = x > 0; prev k", 3)
     good = {"x": np.array([1.0, 2.0])}

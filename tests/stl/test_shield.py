@@ -380,3 +380,40 @@ def test_specifications_of_a_file_count_samples_and_errors_name_them() -> None:
     bad, *_ = parse_specs("@spec bad\nonce hot > .5", "limits.stl")
     with pytest.raises(UsageError, match=r"limits.stl: specification 'bad': line 2, column 1"):
         Shield([bad])
+
+
+@pytest.mark.parametrize("bad", [7, 4, -1, [1, 7], np.array([3, -2]), 1.0, [0.5], "block", jnp.array(4)])
+def test_what_is_no_verdict_is_refused(bad: Any) -> None:
+    shield = built(CANONICAL)
+    inputs = {"suspicion": np.ones(2), "protected": np.ones(2)}
+    with pytest.raises(
+        UsageError, match=r"verdict: expected whole numbers, 0 \(allow\), .*3 \(quarantine\); got"
+    ):
+        shield.step(shield.init(2), inputs, bad)
+
+
+@pytest.mark.parametrize("given", [3, Verdict.BLOCK, [0, 1], np.array([2, 3], np.uint8), jnp.array([1, 1])])
+def test_verdicts_of_any_kind_are_taken(given: Any) -> None:
+    shield = built(CANONICAL)
+    inputs = {"suspicion": np.ones(2), "protected": np.ones(2)}
+    _, violated = shield.step(shield.init(2), inputs, given)
+    told = np.broadcast_to(np.asarray(given), 2)
+    assert violated[:, 0].tolist() == (told == 3).tolist()
+
+
+def test_a_traced_verdict_beyond_all_counts_as_the_nearest() -> None:
+    shield, rng = built(GAMES["long"][0]), np.random.default_rng(0)
+    step = jax.jit(shield.step)
+    state = shield.init(8)
+    for _ in range(40):
+        inputs = {"suspicion": rng.choice(SUSPICION, 8)}
+        given = rng.integers(-3, 7, 8)
+        after, violated = step(state, inputs, jnp.asarray(given))
+        expected, told = shield.step(state, inputs, np.clip(given, 0, 3))
+        assert (violated == told).all()
+        assert all(
+            (a == b).all() for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(expected), strict=True)
+        )
+        state = after
+    with pytest.raises(UsageError, match="got float32"):
+        step(state, {"suspicion": np.ones(8)}, jnp.ones(8))

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Shaped
 from numpy.typing import ArrayLike
 
 from phalanx.errors import DataError, UsageError
+from phalanx.stl.arguments import number
 
 __all__ = [
     "Calibration",
@@ -59,7 +60,7 @@ def conformal_quantile(
     Vovk, Gammerman and Shafer, "Algorithmic learning in a random world", 2005 (smoothed conformal predictors).
     """
     values = _numbers("scores", scores)
-    if tie_break is not None and not 0.0 <= tie_break < 1.0:
+    if tie_break is not None and not 0.0 <= number(tie_break) < 1.0:
         raise UsageError(f"tie_break {tie_break!r}: expected a number from 0 to below 1")
     bound, share = _bound(values, delta, shift)
     return bound if tie_break is None or tie_break < share else float(np.nextafter(bound, -math.inf))
@@ -87,11 +88,11 @@ def smallest_calibration(delta: float, shift: float = 0.0) -> int:
 
 def _margin(delta: float, shift: float) -> Fraction:
     """What may fail beside the shift, exactly; 0.1 - 0.05 is more than 0.05 in floating point."""
-    if not 0.0 < delta < 1.0:
+    if not 0.0 < number(delta) < 1.0:
         raise UsageError(
             f"delta {delta!r}: expected the probability of a failure, more than 0 and less than 1"
         )
-    if not 0.0 <= shift < delta:
+    if not 0.0 <= number(shift) < delta:
         raise UsageError(
             f"shift {shift!r}: expected a total variation distance from 0 to below delta, {delta!r}; with that of "
             "delta or more no number of episodes gives a finite bound"

@@ -115,7 +115,7 @@ class Tube:
             text, period: see ``robustness_bounds``.
             predicted: one row an episode.
         """
-        formula = parse(text) if isinstance(text, str) else text
+        formula = parse(text)
         low, high = self.bounds(predicted)
         episodes = {values.shape[0] for values in low.values()}
         if len(episodes) != 1 or any(values.ndim != 2 for values in low.values()):

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 
 from phalanx.errors import UsageError
+from phalanx.stl.arguments import whole_number
 from phalanx.stl.formula import Formula, Node, ticks
 from phalanx.stl.offline import period_in_ns, robustness_of_parts
 from phalanx.stl.operators import TEMPORAL
@@ -75,10 +76,11 @@ def diagnose(
     Source: Ferrere, Maler and Nickovic, "Trace diagnostics using temporal implicants", ATVA 2015 (implicants);
     Bartocci et al., "Localizing faults in Simulink/Stateflow models with STL", HSCC 2018.
     """
-    formula = parse(text) if isinstance(text, str) else text
+    formula = parse(text)
     values = robustness_of_parts(formula, signals, period)
     length = len(values[formula.root])
-    if not 0 <= sample < length:
+    sample = whole_number("sample", sample, 0)
+    if sample >= length:
         raise UsageError(f"sample {sample}: the trace has samples 0 to {length - 1}")
     whole = float(values[formula.root][sample])
     search = _Search(formula, values, period_in_ns(period), strict=whole < 0.0)

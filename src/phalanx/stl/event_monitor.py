@@ -76,9 +76,9 @@ class EventMonitor:
     """
 
     def __init__(self, text: str | Formula, *, missing: str = "unknown") -> None:
-        if missing not in MISSING:
+        if not isinstance(missing, str) or missing not in MISSING:
             raise UsageError(f"missing {missing!r}; choose one of: {', '.join(MISSING)}")
-        self.formula = parse(text) if isinstance(text, str) else text
+        self.formula = parse(text)
         self.missing = missing
         self.samples = 0
         self._frontier_ns: int | float = -math.inf

@@ -49,7 +49,7 @@ def robustness_at(text: str | Formula, time_ns: ArrayLike, signals: Mapping[str,
     Source: Basin, Klaedtke and Zalinescu, "Algorithms for monitoring real-time properties", RV 2011 (pointwise
     semantics); Donze, Ferrere and Maler, "Efficient robust monitoring for STL", CAV 2013 (until as windows).
     """
-    formula = parse(text) if isinstance(text, str) else text
+    formula = parse(text)
     trace, length = checked(formula, signals)
     times = _times(time_ns, length)
 

@@ -23,10 +23,10 @@ _INF = math.inf
 class EventWindow(Protocol):
     """What a window over events does."""
 
-    def push(self, time_ns: int, value: Any) -> None:
+    def push(self, time_ns: int, value: Any, /) -> None:
         """Takes the next event in."""
 
-    def drop(self, before_ns: int) -> None:
+    def drop(self, before_ns: int, /) -> None:
         """Forgets the events before a time."""
 
     def value(self) -> float:

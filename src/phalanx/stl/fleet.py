@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from phalanx.errors import DataError, UsageError
+from phalanx.stl.arguments import expect_mapping, whole_number
 from phalanx.stl.fleet_stages import FleetStage, fleet_stages_of
 from phalanx.stl.fleet_windows import Series
 from phalanx.stl.formula import Formula, ticks
@@ -55,9 +56,8 @@ class Fleet:
     """
 
     def __init__(self, text: str | Formula, entities: int, period: float = 1.0) -> None:
-        if entities < 1:
-            raise UsageError(f"entities {entities!r}: expected at least 1")
-        self.formula = formula = parse(text) if isinstance(text, str) else text
+        entities = whole_number("entities", entities, 1)
+        self.formula = formula = parse(text)
         self.entities = entities
         self.samples = np.zeros(entities, np.int64)
         self._broken = ""
@@ -152,6 +152,7 @@ class Fleet:
     def _checked(self, values: Mapping[str, ArrayLike], count: int) -> dict[str, Series]:
         """The signals that the formula reads."""
         formula = self.formula
+        expect_mapping("values", values)
         taken = [name for name in (*formula.names, *formula.constants) if name in values]
         if taken:
             raise UsageError(f"{taken[0]!r} is defined in the formula and a signal of the call; rename one")

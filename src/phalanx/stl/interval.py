@@ -9,6 +9,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from phalanx.errors import DataError, UsageError
+from phalanx.stl.arguments import expect_mapping
 from phalanx.stl.formula import Formula, Graph, Node
 from phalanx.stl.offline import robustness_of_parts
 from phalanx.stl.operators import TEMPORAL
@@ -51,11 +52,13 @@ def robustness_bounds(
     case over prediction regions, in its indirect method); Moore, Kearfott and Cloud, "Introduction to interval
     analysis", 2009, chapter 2.
     """
-    formula = parse(text) if isinstance(text, str) else text
+    formula = parse(text)
     ends = _ends_of(formula)
+    expect_mapping(_LOWER, lower)
     names = formula.signals or tuple(lower)
     trace: dict[str, ArrayLike] = {}
     for side, signals in ((_LOWER, lower), (_UPPER, upper)):
+        expect_mapping(side, signals)
         missing = [name for name in names if name not in signals]
         if missing:
             known = ", ".join(sorted(signals)) or "none"

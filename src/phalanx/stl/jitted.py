@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from phalanx.errors import UsageError
+from phalanx.stl.arguments import expect_mapping, whole_number
 from phalanx.stl.formula import Formula, Node, ticks
 from phalanx.stl.jit_windows import (
     CLAMPS,
@@ -90,7 +91,7 @@ class JitMonitor:
 
     Raises:
         UsageError: a text that is no formula, a bound that is no multiple of the period, a future operator without a
-            bound (its value is never known).
+            bound (its value is never known), a dtype that is no floating-point one.
 
     Example:
         >>> monitor = JitMonitor("threat > 0 -> eventually[0,1] answer > 0")
@@ -110,8 +111,8 @@ class JitMonitor:
     dtype: Any = "float32"
 
     def __init__(self, formula: Formula | str, period: float = 1.0, dtype: Any = "float32") -> None:
-        read = parse(formula) if isinstance(formula, str) else formula
-        for name, value in (("formula", read), ("period", period), ("dtype", jnp.dtype(dtype).name)):
+        read = parse(formula)
+        for name, value in (("formula", read), ("period", period), ("dtype", _precision(dtype))):
             object.__setattr__(self, name, value)
         _ = self._program  # what cannot be watched is refused now
 
@@ -132,7 +133,7 @@ class JitMonitor:
 
     def init(self, n: int) -> JitState:
         """The state before the first sample of ``n`` entities."""
-        cells = self._program.cells
+        n, cells = whole_number("n", n, 0), self._program.cells
         return JitState(jnp.full((n,), -1, jnp.int32), tuple(cell.init(n, self.dtype) for cell in cells))
 
     def step(
@@ -167,12 +168,24 @@ class JitMonitor:
         return JitState(age, held), JitVerdict(value, known, *self._program.bounds(values))
 
 
+def _precision(dtype: Any) -> str:
+    """The name of a type of floating-point numbers."""
+    try:
+        found = jnp.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or not jnp.issubdtype(found, jnp.floating):
+        raise UsageError(f"dtype {dtype!r}: expected a type of floating-point numbers, such as float32")
+    return found.name
+
+
 def signals_read(formula: Formula, signals: Mapping[str, Any], dtype: Any = None) -> dict[str, Array]:
     """The signals that a formula reads, as arrays.
 
     Raises:
         UsageError: one is missing, or one has a name that the formula defines.
     """
+    expect_mapping("signals", signals)
     missing = [name for name in formula.signals if name not in signals]
     if missing:
         raise UsageError(f"unknown signal {missing[0]!r}; given are: {', '.join(sorted(signals)) or 'none'}")

@@ -76,7 +76,7 @@ class Monitor:
     """
 
     def __init__(self, text: str | Formula, period: float = 1.0) -> None:
-        self.formula = parse(text) if isinstance(text, str) else text
+        self.formula = parse(text)
         self.samples = 0
         self._period_ns = period_in_ns(period)
         self._broken = ""

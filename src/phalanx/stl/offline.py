@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from phalanx.errors import DataError, UsageError
+from phalanx.stl.arguments import expect_mapping, number
 from phalanx.stl.derived import ages, quantiles, sums
 from phalanx.stl.formula import Formula, Node, ticks
 from phalanx.stl.operators import ARITHMETIC, POINTWISE, TEMPORAL, Temporal
@@ -61,7 +62,7 @@ def robustness(text: str | Formula, signals: Mapping[str, ArrayLike], period: fl
     Source: Donze and Maler, "Robust satisfaction of temporal logic over real-valued signals", FORMATS 2010, section 3;
     Nickovic and Yamaguchi, 2005.11827.
     """
-    formula = parse(text) if isinstance(text, str) else text
+    formula = parse(text)
     values, length = _evaluated(formula, signals, period_in_ns(period), keep=False)
     return np.broadcast_to(values[formula.root], (length,)).copy()
 
@@ -97,10 +98,7 @@ def period_in_ns(period: float) -> int:
         >>> period_in_ns(0.1)
         100000000
     """
-    try:
-        exact = float(period) * 1e9
-    except (TypeError, ValueError, OverflowError):
-        exact = math.nan
+    exact = number(period) * 1e9
     whole = round(exact) if 0.5 < exact < 9e18 else 0
     if not whole or abs(whole - exact) > 1e-9 * exact:
         raise UsageError(
@@ -112,8 +110,7 @@ def period_in_ns(period: float) -> int:
 
 def checked(formula: Formula, signals: Mapping[str, ArrayLike]) -> tuple[dict[str, Trace], int]:
     """The signals that the formula reads as float64, and the length of the trace."""
-    if not isinstance(signals, Mapping):
-        raise UsageError(f"signals: expected a mapping from names to values, got {type(signals).__name__}")
+    expect_mapping("signals", signals)
     missing = [name for name in formula.signals if name not in signals]
     if missing:
         hint = " (a slash without spaces around it belongs to the name)" if "/" in missing[0] else ""

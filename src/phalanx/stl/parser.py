@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from phalanx.errors import UsageError
 from phalanx.stl.cursor import Cursor
 from phalanx.stl.formula import Bounds, Formula, Graph, Node
 from phalanx.stl.places import place
@@ -75,8 +76,8 @@ _ASKS_FOR_PARENTHESES = {("-", "+"), ("/", "*"), ("implies", "implies")} | {
 }
 
 
-def parse(text: str) -> Formula:
-    """Reads a formula.
+def parse(text: str | Formula) -> Formula:
+    """Reads a formula; one that has been read is returned as it is.
 
     Statements are separated by ``;``: ``const NAME = NUMBER``, ``NAME = FORMULA`` (a named sub-formula), and the
     formula at the end, which may have a name too. Bounds are in seconds unless they have a unit (s, ms, us, ns).
@@ -90,6 +91,10 @@ def parse(text: str) -> Formula:
         >>> formula.signals, formula.horizon_ns
         (('x', 'y'), None)
     """
+    if isinstance(text, Formula):
+        return text
+    if not isinstance(text, str):
+        raise UsageError(f"formula: expected its text, or what parse() returned, got {type(text).__name__}")
     return _Parser(text).formula()
 
 

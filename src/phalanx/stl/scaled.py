@@ -5,14 +5,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from phalanx.errors import UsageError
+from phalanx.stl.arguments import expect_mapping, number
 from phalanx.stl.formula import Formula, Graph, Node
+from phalanx.stl.parser import parse
 
 __all__ = ["normalised"]
 
 _NO_SCALES: Mapping[str, float] = {}
 
 
-def normalised(formula: Formula, scales: Mapping[str, float] = _NO_SCALES) -> Formula:
+def normalised(formula: Formula | str, scales: Mapping[str, float] = _NO_SCALES) -> Formula:
     """The formula with each predicate p divided by its scale s > 0: p / s, which has the sign of p everywhere.
 
     s is the largest scale that is given for a signal that p reads; else, where p compares with a constant c other
@@ -20,7 +22,7 @@ def normalised(formula: Formula, scales: Mapping[str, float] = _NO_SCALES) -> Fo
     quotient below 5e-324 becomes 0.
 
     Args:
-        formula: what is to be measured.
+        formula: what is to be measured, or its text.
         scales: signal -> size of a change that matters, above 0, in the signal's unit; more signals than the formula
             reads may have one.
 
@@ -36,8 +38,10 @@ def normalised(formula: Formula, scales: Mapping[str, float] = _NO_SCALES) -> Fo
         >>> robustness(limits, {"rate_hz": [150.0], "disk_bytes": [4.5e9]})
         array([0.25])
     """
+    formula = parse(formula)
+    expect_mapping("scales", scales)
     for name, scale in scales.items():
-        if not (math.isfinite(scale) and scale > 0.0):
+        if not 0.0 < number(scale) < math.inf:
             raise UsageError(
                 f"scale {scale!r} of {name!r}: expected a finite number above 0, in the signal's unit"
             )
@@ -66,7 +70,7 @@ def _scale(formula: Formula, index: int, scales: Mapping[str, float]) -> float:
     signals = replace(formula, root=index).signals
     given = [scales[name] for name in signals if name in scales]
     if given:
-        return max(given)
+        return max(map(number, given))
     node = formula.nodes[index]
     if node.op == "not":  # an equality
         node = formula.nodes[node.args[0]]

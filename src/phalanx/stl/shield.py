@@ -5,43 +5,25 @@ al., "Shield synthesis", Formal Methods in System Design, 2017.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, UInt8
 from numpy.typing import ArrayLike
 
 from phalanx.errors import UsageError
-from phalanx.stl.demands import EFFECTS, Budget, Obligation, demands_of
-from phalanx.stl.formula import Formula
-from phalanx.stl.parser import parse
-from phalanx.stl.places import named
+from phalanx.stl.arguments import expect_mapping, whole_number
+from phalanx.stl.demands import EFFECTS, Budget, Obligation
 from phalanx.stl.progress_automaton import automaton_of
 from phalanx.stl.safety_game import ALL, Game, Lone, grouped, narrowed
+from phalanx.stl.shield_specs import effects_of, shield_specs
 from phalanx.types import N_VERDICTS, Verdict
 
 __all__ = ["Shield", "ShieldState", "choose"]
-
-
-@dataclass(frozen=True)
-class _Spec:
-    """What a shield shall keep.
-
-    Attributes:
-        name: for people.
-        formula: ``always PHI``, or its text.
-        priority: the lower, the earlier: where not all can be kept, the later ones give way.
-        source: the file that it is from.
-    """
-
-    name: str
-    formula: Formula | str
-    priority: int = 0
-    source: str = ""
 
 
 class ShieldState(eqx.Module):
@@ -84,7 +66,8 @@ class Shield:
         table_states, table_bytes: sizes.
 
     Raises:
-        UsageError: a formula that no shield can keep or see, a name twice, or one that takes too many states.
+        UsageError: a formula that no shield can keep or see, a name twice, one that takes too many states, or
+            arguments of other types.
 
     Example:
         >>> shield = Shield([("ban", "always (protected > .5 -> severity < 2.5)", 0),
@@ -109,16 +92,13 @@ class Shield:
         effects: Mapping[str, Sequence[float]] = EFFECTS,
         most_states: int = 100_000,
     ) -> None:
-        chosen = sorted((_spec(each) for each in specs), key=lambda each: each.priority)
+        most_states = whole_number("most_states", most_states, 1)
+        chosen, effects = shield_specs(specs), effects_of(effects)
         self.names = tuple(each.name for each in chosen)
-        if len(set(self.names)) < len(self.names) or not chosen:
-            raise UsageError(
-                f"specifications need names of their own, and there has to be one; given: {self.names}"
-            )
         self._owner: list[int] = []
         demands: list[Obligation | Budget] = []
         for at, each in enumerate(chosen):
-            found = _demands(each, effects)
+            found = each.demands(effects)
             demands += found
             self._owner += [at] * len(found)
         tables, self._budgets = {}, {}
@@ -150,7 +130,8 @@ class Shield:
 
     def init(self, n: int | tuple[int, ...] = ()) -> ShieldState:
         """The state before the first sample, of so many entities."""
-        shape = (n,) if isinstance(n, int) else n
+        sizes = n if isinstance(n, tuple) else (n,)
+        shape = tuple(whole_number("n", size, 0) for size in sizes)
         return ShieldState(
             tuple(jnp.zeros(shape, jnp.int32) for _ in self._games),
             tuple(
@@ -188,13 +169,17 @@ class Shield:
 
         Args:
             state, inputs: see ``mask``.
-            verdict: that was given, 0..3, one an entity.
+            verdict: that was given, 0..3, one an entity. One in a traced program is not checked: what is out of range
+                counts as the nearest of them.
 
         Returns:
             The next state, and whether each specification failed at this sample. After a failure an obligation starts
             anew with this sample, and a budget remembers its latest K uses.
+
+        Raises:
+            UsageError: a missing input; verdicts that are no whole numbers, or not 0..3.
         """
-        signals, given = self._read(inputs), jnp.asarray(verdict).astype(jnp.int32)
+        signals, given = self._read(inputs), _verdicts(verdict)
         failed: dict[int, Array] = {}
         index, ages = [], []
         for table, at in zip(self._games, state.index, strict=True):
@@ -242,6 +227,7 @@ class Shield:
         return found
 
     def _read(self, inputs: Mapping[str, ArrayLike]) -> dict[str, Array]:
+        expect_mapping("inputs", inputs)
         missing = [name for name in self.signals if name not in inputs]
         if missing:
             known = ", ".join(sorted(inputs)) or "none"
@@ -318,23 +304,16 @@ class _Table:
         return state * self._n_inputs + jnp.asarray(self._input)[code]
 
 
+def _verdicts(given: ArrayLike) -> Int[Array, "*batch"]:
+    """Verdicts as indices into tables; beyond their range a look-up would be that of another state."""
+    known = np.empty(0, given.dtype) if isinstance(given, Tracer) else np.asarray(given)
+    beyond = (known < 0) | (known >= N_VERDICTS) if known.dtype.kind in "iu" else None
+    bad = [known.dtype.name] if beyond is None else known[beyond].tolist()
+    if bad:
+        names = ", ".join(f"{verdict.value} ({verdict.name.lower()})" for verdict in Verdict)
+        raise UsageError(f"verdict: expected whole numbers, {names}; got {bad[0]}")
+    return jnp.clip(jnp.asarray(given).astype(jnp.int32), 0, N_VERDICTS - 1)
+
+
 def _is_full(budget: Budget, ages: Int[Array, "*batch use"]) -> Bool[Array, "*batch"]:
     return ages[..., -1] <= budget.window
-
-
-def _spec(given: Any) -> _Spec:
-    if isinstance(given, tuple):
-        given = _Spec(*given)
-    if getattr(given, "period_s", 1.0) != 1.0:
-        raise UsageError(f"specification {given.name!r}: a shield counts samples; its @period has to be 1 s")
-    return _Spec(given.name, given.formula, given.priority, getattr(given, "source", ""))
-
-
-def _demands(spec: _Spec, effects: Mapping[str, Sequence[float]]) -> list[Obligation | Budget]:
-    """What a specification asks for; errors name it."""
-    try:
-        formula = parse(spec.formula) if isinstance(spec.formula, str) else spec.formula
-        return demands_of(formula, effects)
-    except UsageError as error:
-        where = f"{spec.source}: " if spec.source else ""
-        raise named(error, f"{where}specification {spec.name!r}") from None

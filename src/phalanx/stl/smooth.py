@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from phalanx.errors import UsageError
+from phalanx.stl.arguments import number
 from phalanx.stl.formula import Formula, Node, ticks
 from phalanx.stl.jit_windows import Quantile
 from phalanx.stl.jitted import signals_read
@@ -71,9 +72,9 @@ def smooth_robustness(
     (log-sum-exp); Pant, Abbas and Mangharam, "Smooth operator: control using the smooth robustness of temporal logic",
     CCTA 2017, section III (bounds); Bengio, Leonard and Courville, 1308.3432 (straight-through).
     """
-    read = parse(formula) if isinstance(formula, str) else formula
+    read = parse(formula)
     trace = _arrays(read, signals)
-    if not isinstance(temperature, jax.Array) and not 0.0 < temperature < _INF:
+    if not isinstance(temperature, jax.Array) and not 0.0 < number(temperature) < _INF:
         raise UsageError(f"temperature {temperature!r}: expected a number above 0")
     heat = jnp.asarray(temperature, next(iter(trace.values())).dtype)
     period_ns = period_in_ns(period)

@@ -76,7 +76,7 @@ class Spec:
         return replace(whole, root=root.args[0]) if root.op == "always" and root.bounds is None else whole
 
 
-def read_specs(path: Path) -> tuple[Spec, ...]:
+def read_specs(path: Path | str) -> tuple[Spec, ...]:
     """The specifications of a file, or of all ``.stl`` files of a folder.
 
     Returns:
@@ -86,6 +86,7 @@ def read_specs(path: Path) -> tuple[Spec, ...]:
         DataError: a file that cannot be read, or is not UTF-8.
         UsageError: see ``parse_specs``; a folder without such files; a name in two files.
     """
+    path = Path(path)
     paths = sorted(path.glob("*.stl")) if path.is_dir() else [path]
     if not paths:
         raise UsageError(f"{path}: no .stl file in this folder")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, SupportsIndex
 
 from phalanx.errors import DataError, UsageError
+from phalanx.stl.arguments import number, whole_number
 from phalanx.stl.event_monitor import EventMonitor, EventVerdict, time_in_ns
 from phalanx.stl.formula import Formula
 from phalanx.stl.parser import parse
@@ -120,15 +121,17 @@ class EventStreams:
         max_entities: int | None = None,
         on_reject: Callable[[Reject], object] | None = None,
     ) -> None:
-        if not 0.0 <= lateness < 9e9:
+        if not 0.0 <= number(lateness) < 9e9:
             raise UsageError(f"lateness {lateness!r}: expected seconds from 0")
-        if max_entities is not None and max_entities < 1:
-            raise UsageError(f"max_entities {max_entities!r}: expected at least 1, or None")
-        self.formula = parse(text) if isinstance(text, str) else text
+        if max_entities is not None:
+            max_entities = whole_number("max_entities", max_entities, 1)
+        if on_reject is not None and not callable(on_reject):
+            raise UsageError(f"on_reject {on_reject!r}: expected a function of a Reject, or None")
+        self.formula = parse(text)
         self.rejects: list[Reject] = []
         self._max, self._on_reject = max_entities, on_reject or self.rejects.append
         self._model = EventMonitor(self.formula, missing=missing)  # checks what comes
-        self._lateness_ns = round(lateness * 1e9)
+        self._lateness_ns = round(number(lateness) * 1e9)
         self._watermark_ns: int | float = -math.inf
         self._counts = dict.fromkeys(Counts.__dataclass_fields__, 0)
         self._states: dict[Entity, _State] = {}
