@@ -89,7 +89,7 @@ recv_rate = 209715200
 
 [mempool]
 type = "flood"
-recheck = false
+recheck = true
 size = 1000
 cache_size = 10000
 max_tx_bytes = 2097152

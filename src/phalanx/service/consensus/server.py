@@ -6,16 +6,13 @@ answer on the consensus connection, and a blocking read wakes sooner than an eve
 """
 
 import logging
-import os
 import socket
-import threading
 from collections import Counter
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from google.protobuf.message import DecodeError
 
-from phalanx.errors import UsageError
 from phalanx.service.consensus.abci.abci_types_pb2 import (
     Request,
     Response,
@@ -24,14 +21,15 @@ from phalanx.service.consensus.abci.abci_types_pb2 import (
     ResponseFlush,
 )
 from phalanx.service.consensus.framing import MAX_MESSAGE, FrameError, Framer, frame
+from phalanx.service.consensus.listener import Listener
 
 __all__ = ["Handler", "Server"]
 
 _LOG = logging.getLogger(__name__)
 _CHUNK = 1 << 18
-_NO_LONGER_PATH = 100  # a Unix socket's path holds 107 bytes on Linux, fewer elsewhere
 
 
+@runtime_checkable
 class Handler(Protocol):
     """What answers the requests: ``handle("info", RequestInfo) -> ResponseInfo`` and so on for each kind.
 
@@ -45,76 +43,37 @@ class Handler(Protocol):
 
 
 class Server:
-    """Serves a handler on a Unix socket until it is stopped.
+    """Serves a handler on a Unix socket while its block runs.
 
     Args:
-        path: of the socket; replaced where a killed process left it. Readable by its owner alone.
+        path: of the socket (see ``Listener``).
         handler: answers.
         limit: bytes of the longest request that is read.
 
     Attributes:
         errors: how many connections were closed, by reason: ``frame``, ``message``, ``request``, ``handler``.
-        peak: the most connections that were open at once.
 
     Raises:
         UsageError: the path is too long for a Unix socket.
     """
 
     def __init__(self, path: Path, handler: Handler, *, limit: int = MAX_MESSAGE) -> None:
-        if len(os.fsencode(path)) > _NO_LONGER_PATH:
-            raise UsageError(
-                f"{path}: a Unix socket's path may have {_NO_LONGER_PATH} bytes; choose a shorter folder"
-            )
         self.errors: Counter[str] = Counter()
-        self.peak = 0
-        self._path = path
         self._handler = handler
         self._limit = limit
-        self._lock = threading.Lock()
-        self._open: dict[socket.socket, threading.Thread] = {}
-        self._stopping = False
-        path.unlink(missing_ok=True)
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(str(path))
-        path.chmod(0o600)
-        self._listener.listen(16)
-        self._thread = threading.Thread(target=self._accept, name="abci-accept", daemon=True)
+        self._listener = Listener(path, self._serve)
 
-    def start(self) -> "Server":
-        """Begins to accept connections."""
-        self._thread.start()
-        return self
-
-    def stop(self) -> None:
-        """Closes every connection and waits for the requests under way."""
-        self._stopping = True
-        _close(self._listener)
-        with self._lock:
-            connections = dict(self._open)
-        for connection in connections:
-            _close(connection)
-        for thread in (self._thread, *connections.values()):
-            if thread.is_alive() and thread is not threading.current_thread():
-                thread.join()
-        self._path.unlink(missing_ok=True)
+    @property
+    def peak(self) -> int:
+        """The most connections that were open at once."""
+        return self._listener.peak
 
     def __enter__(self) -> "Server":
-        return self.start()
+        self._listener.start()
+        return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def _accept(self) -> None:
-        while not self._stopping:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            thread = threading.Thread(target=self._serve, args=(connection,), name="abci", daemon=True)
-            with self._lock:
-                self._open[connection] = thread
-                self.peak = max(self.peak, len(self._open))
-            thread.start()
+        self._listener.stop()
 
     def _serve(self, connection: socket.socket) -> None:
         try:
@@ -123,12 +82,6 @@ class Server:
             self._refuse("frame", problem)
         except DecodeError as problem:
             self._refuse("message", problem)
-        except OSError:
-            pass  # the engine has gone
-        finally:
-            with self._lock:
-                self._open.pop(connection, None)
-            _close(connection)
 
     def _converse(self, connection: socket.socket) -> None:
         framer = Framer(self._limit)
@@ -163,16 +116,5 @@ class Server:
             return Response(exception=ResponseException(error=f"{kind}: {problem}")), False
 
     def _refuse(self, reason: str, problem: object) -> None:
-        with self._lock:
-            self.errors[reason] += 1
+        self.errors[reason] += 1
         _LOG.error("a connection is closed: %s", problem)
-
-
-def _close(connection: socket.socket) -> None:
-    """Closes a socket so that a thread that waits for it wakes."""
-    try:
-        connection.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass
-    finally:
-        connection.close()

@@ -1,0 +1,237 @@
+"""A network of nodes on this machine: made, started, watched over, stopped; and its gateway and enforcer."""
+
+import http.client
+import secrets
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from phalanx.errors import DataError, RunError, UsageError
+from phalanx.files import read_structured, write_json, write_text
+from phalanx.service.consensus import engine, identity
+from phalanx.service.consensus.chain import Chain, ChainMember
+from phalanx.service.consensus.client import Client
+from phalanx.service.consensus.enforcer import Enforcer
+from phalanx.service.consensus.follower import ask
+from phalanx.service.consensus.node import DOOR_SOCKET, MEMBER_KEY, RPC_SOCKET, NodeFile
+from phalanx.service.consensus.replies import Agreed
+from phalanx.service.consensus.rpc import EngineRpc
+from phalanx.service.consensus.supervise import Supervised
+from phalanx.service.keys import SigningKey
+from phalanx.service.ledger_entry import Entry
+from phalanx.service.records import LiveDecision, LiveEvent
+
+__all__ = ["Network", "create_network"]
+
+_FILE, _FORMAT = "network.json", "phalanx-network-1"
+_GATEWAY, _GATEWAY_KEY = "gateway", "gateway.pem"
+_DRILL = "phalanx.service.consensus.member:drill_member"
+_LOOPBACK = "127.0.0.1"
+
+
+def create_network(
+    folder: Path,
+    n: int,
+    *,
+    member: str = _DRILL,
+    options: Mapping[str, Any] | None = None,
+    mode: str = "shadow",
+    batch_events: int = 1024,
+    window: int = 512,
+) -> None:
+    """Makes keys, genesis and configuration of a network of nodes on this machine.
+
+    Args:
+        folder: of the network; made anew.
+        n: number of nodes, one member each.
+        member: what makes each node's member, ``module:function`` (see ``NodeFile``).
+        options: for it, JSON.
+        mode, batch_events, window: see ``Chain``.
+
+    Raises:
+        UsageError: the folder is there, or a value is out of its range.
+    """
+    if n < 1:
+        raise UsageError(
+            f"a network of {n} nodes; at least 1 is needed, and 3f + 1 to tolerate f faulty ones"
+        )
+    if folder.exists() and any(folder.iterdir()):
+        raise UsageError(f"{folder}: is there already. Name another folder, or delete this one")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    gateway = SigningKey.create(folder / _GATEWAY_KEY)
+    names = [f"node{place}" for place in range(n)]
+    members, peers = [], {}
+    for name in names:
+        keys = identity.make_keys(folder / name)
+        peers[name] = keys.node
+        public = SigningKey.create(folder / name / MEMBER_KEY).public
+        members.append(ChainMember(name, public, keys.validator))
+    chain = Chain(
+        f"phalanx-{secrets.token_hex(6)}",
+        tuple(members),
+        {_GATEWAY: gateway.public},
+        mode,
+        batch_events,
+        window,
+    )
+    began = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    for name in names:
+        NodeFile(chain, name, member, options or {}).save(folder / name)
+        identity.genesis(
+            folder / name / "config" / "genesis.json",
+            chain=chain.name,
+            time=began,
+            validators={m.name: m.validator for m in members},
+            state=chain.to_json(),
+        )
+    # last: a folder without it is not a network
+    write_json(folder / _FILE, {"format": _FORMAT, "chain": chain.to_json(), "peers": peers})
+
+
+class Network:
+    """A network of nodes on this machine, which runs while its block does.
+
+    Args:
+        folder: that ``create_network`` made.
+        environment: further variables for each node's application, by place (drills).
+
+    Raises:
+        RunError: the folder is no network.
+        UsageError: there is no consensus engine; the error says how to get one.
+    """
+
+    def __init__(self, folder: Path, environment: Mapping[int, Mapping[str, str]] | None = None) -> None:
+        binary = engine.find()
+        form = read_structured(folder / _FILE, "network's file")
+        if not isinstance(form, dict) or form.get("format") != _FORMAT:
+            raise RunError(f"{folder / _FILE}: not a network's file. Make the network anew")
+        self.folder = folder
+        self.chain = Chain.from_json(form["chain"])
+        self._peers: Mapping[str, str] = form["peers"]
+        self._client: Client | None = None
+        drills = environment or {}
+        self.nodes = tuple(
+            Supervised(folder / member.name, binary, drills.get(place))
+            for place, member in enumerate(self.chain.members)
+        )
+
+    @property
+    def doors(self) -> tuple[Path, ...]:
+        """The nodes' sockets."""
+        return tuple(self.folder / member.name / DOOR_SOCKET for member in self.chain.members)
+
+    def start(self, wait_s: float = 120.0) -> None:
+        """Starts all nodes and waits until enough of them take part.
+
+        Raises:
+            RunError: they do not in time; the nodes are stopped.
+        """
+        self._configure()
+        for node in self.nodes:
+            node.start()
+        try:
+            self.wait(self.chain.quorum, wait_s)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Ends the client, then all nodes."""
+        if self._client is not None:
+            self._client.__exit__()
+            self._client = None
+        for node in self.nodes:
+            node.end()
+        for node in self.nodes:
+            node.stop()
+
+    def __enter__(self) -> "Network":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def wait(self, wanted: int, wait_s: float = 60.0) -> None:
+        """Waits until so many nodes take part in the consensus.
+
+        Raises:
+            RunError: they do not in time.
+        """
+        deadline = time.monotonic() + wait_s
+        while (taking_part := sum(self._takes_part(member.name) for member in self.chain.members)) < wanted:
+            if time.monotonic() > deadline:
+                raise RunError(
+                    f"{taking_part} of {self.chain.n} nodes take part after {wait_s:g} s, {wanted} are needed; see "
+                    f"node.log and engine.log in the folders under {self.folder}"
+                )
+            time.sleep(0.05)
+
+    def client(
+        self, *, agreed: Callable[[Agreed], None] = lambda agreed: None, since: int | None = None
+    ) -> Client:
+        """A gateway to this network, to be used in a with block; see ``Client``."""
+        key = SigningKey.load(self.folder / _GATEWAY_KEY)
+        return Client(self.chain, self.doors, _GATEWAY, key, agreed=agreed, since=since)
+
+    def enforcer(self, act: Callable[[Entry], None]) -> Enforcer:
+        """What acts on this network's decisions, to be used in a with block; see ``Enforcer``."""
+        return Enforcer(self.chain, self.doors, self.folder / "enforcer", act)
+
+    def submit(self, events: Sequence[LiveEvent]) -> "Future[tuple[LiveDecision, ...]]":
+        """Hands events to the committee through a client of the network's own; see ``Client.submit``."""
+        if self._client is None:
+            self._client = self.client().__enter__()
+        return self._client.submit(events)
+
+    def decisions(self, events: Sequence[LiveEvent], timeout_s: float = 30.0) -> tuple[LiveDecision, ...]:
+        """The committee's decisions on events.
+
+        Raises:
+            TimeoutError: there are none in time.
+        """
+        return self.submit(events).result(timeout_s)
+
+    def status(self) -> dict[str, Any]:
+        """What each node says of itself, by name; None where it does not answer."""
+        return {name: self._status(name) for name in (member.name for member in self.chain.members)}
+
+    def _status(self, name: str) -> Any:
+        try:
+            return ask(self.folder / name / DOOR_SOCKET, {"do": "status"}, 2.0)
+        except (OSError, DataError):
+            return None
+
+    def _takes_part(self, name: str) -> bool:
+        try:
+            told = EngineRpc(self.folder / name / RPC_SOCKET).call("status", {})
+            info = told["sync_info"]
+            return not info["catching_up"] and int(info["latest_block_height"]) > 0
+        except (OSError, DataError, KeyError, ValueError, http.client.HTTPException):
+            return False
+
+    def _configure(self) -> None:
+        """Gives the engines ports that are free now."""
+        ports = _free_ports(self.chain.n)
+        addresses = {
+            member.name: f"{_LOOPBACK}:{port}" for member, port in zip(self.chain.members, ports, strict=True)
+        }
+        for name in addresses:
+            peers = [f"{self._peers[other]}@{addresses[other]}" for other in addresses if other != name]
+            text = engine.configuration(moniker=name, p2p=addresses[name], peers=peers)
+            write_text(self.folder / name / "config" / "config.toml", text)
+
+
+def _free_ports(n: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(n)]
+    try:
+        for one in sockets:
+            one.bind((_LOOPBACK, 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()

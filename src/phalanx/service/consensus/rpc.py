@@ -1,0 +1,74 @@
+"""The engine's own RPC, over its Unix socket: how a node's process hands it submissions."""
+
+import base64
+import http.client
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+from phalanx.errors import DataError
+from phalanx.service.consensus.listener import connect
+
+__all__ = ["EngineRpc"]
+
+_TIMEOUT_S = 10.0
+_KNOWN = "already exists in cache"  # it waits, or was ordered lately
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=_TIMEOUT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = connect(self._path, _TIMEOUT_S)
+
+
+class EngineRpc:
+    """Calls an engine; a connection a thread.
+
+    Args:
+        path: of the engine's socket.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._own = threading.local()
+
+    def submit(self, raw: bytes) -> str | None:
+        """Hands over a transaction; why it was refused, or None."""
+        try:
+            told = self.call("broadcast_tx_sync", {"tx": base64.b64encode(raw).decode()})
+        except DataError as problem:
+            return (
+                None
+                if _KNOWN in str(problem)
+                else f"the engine refuses it ({problem}); submit it again later"
+            )
+        except (OSError, http.client.HTTPException) as problem:
+            return f"the engine does not take it now ({problem}); submit it again"
+        return None if told.get("code") == 0 else str(told.get("log") or "refused")
+
+    def call(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        """The result of a call.
+
+        Raises:
+            DataError: the engine answers with an error.
+            OSError, http.client.HTTPException: it is not there, or does not answer in time.
+        """
+        body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
+        connection = getattr(self._own, "connection", None)
+        if connection is None:
+            connection = self._own.connection = _Connection(self._path)
+        try:
+            connection.request("POST", "/", body, {"Content-Type": "application/json"})
+            told = json.loads(connection.getresponse().read())
+        except BaseException:
+            connection.close()
+            self._own.connection = None
+            raise
+        if "error" in told:
+            problem = told["error"]
+            raise DataError(str(problem.get("data") or problem.get("message")))
+        return told["result"]

@@ -1,0 +1,177 @@
+"""Keeps one node running: its application process, its engine, both started anew when one of them ends."""
+
+import json
+import logging
+import os
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from phalanx.errors import RunError
+from phalanx.service.consensus.node import RPC_SOCKET
+
+__all__ = ["Supervised"]
+
+_LOG = logging.getLogger(__name__)
+_READY_S = 120.0
+_STOP_S = 10.0
+_BACKOFF_S = (0.1, 5.0)
+_STEADY_S = 10.0  # a node that ran as long starts again without delay
+_TICK_S = 0.02
+
+
+class Supervised:
+    """A node's two processes.
+
+    The application holds the other end of a pipe from this process, and the engine ends when the application does: none
+    outlives this process, however that ends.
+
+    Args:
+        folder: of the node.
+        engine: the binary.
+        environment: further variables for the application.
+
+    Attributes:
+        restarts: how often the node was started again.
+    """
+
+    def __init__(self, folder: Path, engine: Path, environment: Mapping[str, str] | None = None) -> None:
+        self.restarts = 0
+        self._folder = folder
+        self._engine_path = engine
+        self._environment = dict(environment or {})
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._application: subprocess.Popen[bytes] | None = None
+        self._engine: subprocess.Popen[bytes] | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def pids(self) -> tuple[int | None, int | None]:
+        """Of the application and of the engine; None where it does not run."""
+        return _pid(self._application), _pid(self._engine)
+
+    def start(self) -> None:
+        """Begins to keep the node running; returns at once."""
+        if self._thread is None:
+            self._stopping.clear()
+            self._thread = threading.Thread(target=self._run, name=f"node {self._folder.name}", daemon=True)
+            self._thread.start()
+
+    def end(self) -> None:
+        """Begins to end both processes, the engine first; returns at once."""
+        self._stopping.set()
+
+    def stop(self, number: int | None = None) -> None:
+        """Ends both processes and keeps them ended.
+
+        Args:
+            number: the signal; None ends the engine, then the application; SIGKILL for drills.
+        """
+        self._stopping.set()
+        if number is not None:
+            self.send(number)
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def send(self, number: int, *, application: bool = True, engine: bool = True) -> None:
+        """Sends a signal to the node's processes."""
+        with self._lock:
+            wanted = ((self._engine, engine), (self._application, application))
+            for process, wished in wanted:
+                if wished and process is not None and process.poll() is None:
+                    process.send_signal(number)
+
+    def _run(self) -> None:
+        wait = 0.0
+        while not self._stopping.wait(wait):
+            began = time.monotonic()
+            try:
+                self._start_application()
+                self._start_engine()
+                self._wait_for_an_end()
+            except (OSError, RunError) as problem:
+                _LOG.error("%s: %s", self._folder, problem)
+            finally:
+                self._end_both()
+            if self._stopping.is_set():
+                return
+            self.restarts += 1
+            steady = time.monotonic() - began > _STEADY_S
+            wait = _BACKOFF_S[0] if steady else min(max(2 * wait, _BACKOFF_S[0]), _BACKOFF_S[1])
+            _LOG.warning("node %s ended and is started again in %.1f s", self._folder.name, wait)
+
+    def _start_application(self) -> None:
+        with open(self._folder / "node.log", "ab") as log, self._lock:
+            self._application = subprocess.Popen(
+                [sys.executable, "-m", "phalanx.service.consensus", str(self._folder)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=os.environ | self._environment,
+                start_new_session=True,
+            )
+        output = self._application.stdout
+        assert output is not None
+        deadline = time.monotonic() + _READY_S
+        while not self._stopping.is_set():
+            if select.select([output], [], [], _TICK_S)[0]:
+                line = output.readline()
+                try:
+                    if json.loads(line)["ready"]:
+                        return
+                except (ValueError, KeyError, TypeError):
+                    raise RunError(
+                        f"the application did not start; see {self._folder / 'node.log'}"
+                    ) from None
+            if time.monotonic() > deadline:
+                raise RunError(
+                    f"the application was not ready in {_READY_S:g} s; see {self._folder / 'node.log'}"
+                )
+
+    def _start_engine(self) -> None:
+        if self._stopping.is_set():
+            return
+        (self._folder / RPC_SOCKET).unlink(missing_ok=True)
+        with open(self._folder / "engine.log", "ab") as log, self._lock:
+            self._engine = subprocess.Popen(
+                [self._engine_path, "start", "--home", "."],
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def _wait_for_an_end(self) -> None:
+        while not self._stopping.wait(_TICK_S):
+            for process in (self._application, self._engine):
+                if process is None or process.poll() is not None:
+                    return
+
+    def _end_both(self) -> None:
+        """Ends the engine, then the application."""
+        for process in (self._engine, self._application):
+            if process is None:
+                continue
+            if process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(_STOP_S)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
+        with self._lock:
+            self._engine = self._application = None
+
+
+def _pid(process: subprocess.Popen[bytes] | None) -> int | None:
+    return process.pid if process is not None and process.poll() is None else None
