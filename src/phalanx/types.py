@@ -170,10 +170,10 @@ class Decision(eqx.Module):
 
     Attributes:
         action: the verdict that takes effect, 0..3.
-        votes: one verdict per member.
+        votes: one verdict per member, -1 where none was received of a faulty one.
         tally: votes at or above each severity, ``tally[v] = #{votes >= v}``.
         quorum: whether at least 2f+1 votes were received.
-        score: mean over members of P(verdict >= alert), in [0, 1].
+        score: mean over members, as they tell it, of P(verdict >= alert), in [0, 1].
         shielded: whether a shield put ``action`` in the place of what the votes came to.
     """
 

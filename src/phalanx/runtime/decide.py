@@ -4,7 +4,8 @@
 Each event is answered in five steps: every member reads its process's memory and computes its policy; the members tell
 one another how suspicious the event is and agree on a middle; every member votes; the committee's rule turns the votes
 received into the verdict; where that would break a specification that can still be kept, a shield puts the likeliest
-verdict in its place that does not.
+verdict in its place that does not. Where members are faulty (``committee.adversaries``), what they tell and vote takes
+the place of what they think.
 """
 
 import dataclasses
@@ -25,7 +26,9 @@ from phalanx.agents.network import (
     state_value,
 )
 from phalanx.agents.normalizer import NormalizerState, denormalize
+from phalanx.committee.adversaries import hear
 from phalanx.committee.agreement import agree
+from phalanx.committee.faults import Faults, Statements
 from phalanx.committee.voting import tally, verdict_of
 from phalanx.errors import unknown_name
 from phalanx.stl.shield import Shield, choose
@@ -40,10 +43,12 @@ __all__ = [
     "decide_events",
     "deliberate",
     "deployed",
+    "hearing",
     "init_guard",
     "settle",
     "shield_inputs",
     "shielded",
+    "suspicion_told",
     "vote",
 ]
 
@@ -108,12 +113,14 @@ class Opinion(eqx.Module):
         log_probs: log-probabilities of the four verdicts.
         memories: of the acting processes, with the event taken in.
         reads: where the memories came from.
+        statements: what was received of them, where some are faulty.
     """
 
     vector: Float[Array, "env input"]
     log_probs: Float[Array, "member env verdict"]
     memories: Float[Array, "member env memory"]
     reads: MemoryReads
+    statements: Statements | None = None
 
 
 def consult(committee: Committee, table: MemoryTable, observation: Observation) -> Opinion:
@@ -168,14 +175,19 @@ def vote(
     return _answer(log_probs, suspicion >= cut)
 
 
-def deliberate(log_probs: Float[Array, "member *batch verdict"], f: int) -> Float[Array, "*batch"]:
+def deliberate(
+    log_probs: Float[Array, "member *batch verdict"],
+    f: int,
+    heard: Bool[Array, "member *batch"] | None = None,
+) -> Float[Array, "*batch"]:
     """The suspicion that the members agree on: the middle of their log-odds of alert or more, as a probability.
 
     Members who judge alone split where an event is doubtful, and the rule makes an alert of two votes against two.
 
     Args:
-        log_probs: log-probabilities of the four verdicts.
+        log_probs: log-probabilities of the four verdicts, as told.
         f: faults tolerated, n >= 3f + 1.
+        heard: whose opinion was received; all unless given.
 
     Example:
         >>> suspicious, calm, liar = [0.1, 0.0, 0.9, 0.0], [0.3, 0.0, 0.7, 0.0], [1.0, 0.0, 0.0, 0.0]
@@ -185,11 +197,16 @@ def deliberate(log_probs: Float[Array, "member *batch verdict"], f: int) -> Floa
 
     Source: ``committee.agreement``.
     """
-    return jax.nn.sigmoid(agree(_log_odds(log_probs), f))
+    return jax.nn.sigmoid(agree(_log_odds(log_probs), f, heard))
 
 
 def ballots(
-    log_probs: Float[Array, "member *batch verdict"], threshold: Float[Array, "*env"] | float, f: int
+    log_probs: Float[Array, "member *batch verdict"],
+    threshold: Float[Array, "*env"] | float,
+    f: int,
+    *,
+    told: Float[Array, "member *batch verdict"] | None = None,
+    heard: Bool[Array, "member *batch"] | None = None,
 ) -> Int[Array, "member *batch"]:
     """Every member's vote once they have deliberated: its likeliest verdict among alert, block and quarantine where the
     suspicion that they agree on reaches the threshold, else allow.
@@ -202,8 +219,11 @@ def ballots(
         log_probs: log-probabilities of the four verdicts.
         threshold: on the suspicion, in [0, 1].
         f: faults tolerated.
+        told: what the members told one another, where that is not what they think.
+        heard: whose opinion was received; all unless given.
     """
-    votes = _answer(log_probs, deliberate(log_probs, f) >= threshold)
+    agreed = deliberate(log_probs if told is None else told, f, heard)
+    votes = _answer(log_probs, agreed >= threshold)
     alone = vote(log_probs, threshold=threshold)
     return jnp.where(alone == Verdict.ALLOW, jnp.minimum(votes, int(Verdict.BLOCK)), votes)
 
@@ -243,12 +263,15 @@ def init_guard(committee: Committee, n_envs: int) -> Any:
 
 
 def shield_inputs(
-    committee: Committee, observation: Observation, log_probs: Float[Array, "member env verdict"]
+    committee: Committee,
+    observation: Observation,
+    log_probs: Float[Array, "member env verdict"],
+    heard: Bool[Array, "member env"] | None = None,
 ) -> dict[str, Float[Array, " env"]]:
-    """What a shield's specifications may read beside the verdict: ``suspicion``, on which the members agree, and every
-    number of the observation, by the name of its column."""
+    """What a shield's specifications may read beside the verdict: ``suspicion``, on which the members agree (from the
+    opinions told and heard), and every number of the observation, by the name of its column."""
     shown = {column.name: observation.numeric[..., i] for i, column in enumerate(committee.spec.numeric)}
-    return shown | {"suspicion": deliberate(log_probs, committee.f)}
+    return shown | {"suspicion": deliberate(log_probs, committee.f, heard)}
 
 
 def _guard(
@@ -258,12 +281,16 @@ def _guard(
     shield = committee.shield
     if shield is None:
         return guard, decision
-    known = shield_inputs(committee, observation, opinion.log_probs)
+    told, heard, each_heard = opinion.log_probs, None, None
+    if opinion.statements is not None:
+        told, heard = opinion.statements.told, opinion.statements.heard
+        each_heard = jnp.broadcast_to(heard[..., None], told.shape)
+    known = shield_inputs(committee, observation, told, heard)
     inputs = {name: known[name] for name in shield.signals}
     allowed = shield.mask(guard, inputs)
     voted = jax.nn.one_hot(decision.action, N_VERDICTS, dtype=jnp.float32)
     # the verdict that was voted for where it is allowed, else the likeliest to the middle of the members
-    middle = agree(opinion.log_probs, committee.f)
+    middle = agree(told, committee.f, each_heard)
     action = choose(allowed, jnp.where(voted > 0.0, jnp.inf, middle))
     guard, _ = shield.step(guard, inputs, action)
     return guard, dataclasses.replace(decision, action=action, shielded=action != decision.action)
@@ -278,6 +305,7 @@ def decide_events(
     key: PRNGKeyArray | None = None,
     threshold: Float[Array, "*env"] | float | None = None,
     guard: Any = None,
+    faults: Faults | None = None,
 ) -> tuple[MemoryTable, Any, Decision, Opinion]:
     """Decides one event per environment.
 
@@ -289,19 +317,76 @@ def decide_events(
         key: draws the votes from the policies (training).
         threshold: operating point, see ``ballots``; with neither, every member votes for its likeliest verdict.
         guard: what the committee's shield knows (``init_guard``).
+        faults: which members are faulty, and how; nobody is unless given. Who decides event after event advances them
+            itself (``committee.faults.advance``).
 
     Returns:
         The memories, what the shield knows, the decision, and what the members think.
     """
     opinion = consult(committee, table, observation)
     table = write(table, observation.entity, opinion.memories, step)
+    if faults is not None:
+        opinion = dataclasses.replace(
+            opinion,
+            statements=hearing(
+                opinion.log_probs, faults, observation.entity, committee.f, key=key, threshold=threshold
+            ),
+        )
+    guard, decision = _guard(
+        committee, guard, observation, opinion, _ruling(committee, opinion, key, threshold)
+    )
+    return table, guard, decision, opinion
+
+
+def hearing(
+    log_probs: Float[Array, "member env verdict"],
+    faults: Faults,
+    entity: Int[Array, " env"],
+    f: int,
+    *,
+    key: PRNGKeyArray | None = None,
+    threshold: Float[Array, "*env"] | float | None = None,
+) -> Statements:
+    """What is received of members of whom some are faulty: opinions, and votes cast as ``decide_events`` would.
+
+    Args:
+        log_probs: what the members think, the faulty ones too.
+        faults: who is faulty, and how.
+        entity: memory slots of the acting processes.
+        f: faults tolerated.
+        key, threshold: see ``decide_events``.
+    """
+
+    def respond(told: Array, heard: Array) -> Array:
+        if threshold is None:
+            return vote(log_probs, key=key).T
+        return ballots(log_probs, threshold, f, told=told, heard=heard).T
+
+    return hear(faults, log_probs, respond, f, entity)
+
+
+def _ruling(
+    committee: Committee,
+    opinion: Opinion,
+    key: PRNGKeyArray | None,
+    threshold: Float[Array, "*env"] | float | None,
+) -> Decision:
+    """The decision on the votes received, before any shield."""
+    statements = opinion.statements
+    if statements is not None:
+        score = suspicion_told(statements)
+        return settle(statements.votes, statements.received, score, committee.f)
     if threshold is None:
         votes = vote(opinion.log_probs, key=key).T
     else:
         votes = ballots(opinion.log_probs, threshold, committee.f).T
     received = jnp.ones_like(votes, bool)
     score = 1.0 - jnp.exp(opinion.log_probs[..., Verdict.ALLOW]).mean(axis=0)
-    guard, decision = _guard(
-        committee, guard, observation, opinion, settle(votes, received, score, committee.f)
-    )
-    return table, guard, decision, opinion
+    return settle(votes, received, score, committee.f)
+
+
+def suspicion_told(statements: Statements) -> Float[Array, " env"]:
+    """Mean of P(verdict >= alert) over the opinions heard, lies included; 0 where none is."""
+    heard = statements.heard.astype(statements.told.dtype)
+    suspicion = 1.0 - jnp.exp(statements.told[..., Verdict.ALLOW])
+    return (suspicion * heard).sum(axis=0) / jnp.maximum(heard.sum(axis=0), 1.0)
