@@ -14,6 +14,7 @@ from phalanx.stl import robustness
 from phalanx.stl.interval import robustness_bounds
 from phalanx.stl.operators import POINTWISE, TEMPORAL
 
+INF = float("inf")
 SEEDS = st.integers(0, 2**32 - 1).map(random.Random)
 
 
@@ -141,6 +142,62 @@ def test_nothing_known_of_a_sample_is_an_infinite_width() -> None:
     assert (low[0], high[0]) == (-unknown, 0.0)
 
 
+@pytest.mark.parametrize(
+    ("text", "x", "y", "bounds"),
+    [
+        ("x * y", (0, 1), (0, INF), (0, INF)),
+        ("x * y", (0, 0), (-INF, INF), (0, 0)),
+        ("x * y", (-1, 0), (2, INF), (-INF, 0)),
+        ("x * y", (-1, 1), (3, INF), (-INF, INF)),
+        ("x * y", (2, 3), (1, INF), (2, INF)),
+        ("x * y", (0, 1), (INF, INF), (0, INF)),
+        ("x / y", (0, INF), (1, INF), (0, INF)),
+        ("x / y", (-INF, 4), (-INF, -2), (-2, INF)),
+        ("x / y", (3, 4), (2, INF), (0, 2)),
+        ("rate(x, y, 0, 7)", (0, INF), (1, INF), (0, INF)),
+    ],
+)
+def test_an_infinite_end_is_as_large_as_one_likes(
+    text: str, x: tuple[float, float], y: tuple[float, float], bounds: tuple[float, float]
+) -> None:
+    low, high = robustness_bounds(text, {"x": [x[0]], "y": [y[0]]}, {"x": [x[1]], "y": [y[1]]})
+    assert (low[0], high[0]) == bounds
+
+
+def _product(rng: random.Random, depth: int = 3) -> str:
+    """Products and quotients, which may have no value where their arguments are 0 or infinite."""
+    if not depth or rng.random() < 0.2:
+        return rng.choice(("x", "y", "z", "-2", "0"))
+    a, b = _product(rng, depth - 1), _product(rng, depth - 1)
+    return rng.choice(
+        (f"({a} * {b})", f"({a} / (abs({b}) + 1))", f"rate({a}, (abs({b}) + 1), 0)", f"pow({a}, 2)")
+    )
+
+
+@given(SEEDS)
+def test_traces_that_have_a_value_lie_within_bounds_without_end(rng: random.Random) -> None:
+    text = _product(rng)
+    low = {name: np.array([rng.choice((-INF, -1.0, 0.0, 0.0, 2.0, INF))]) for name in "xyz"}
+    high = {name: np.array([max(values[0], rng.choice((0.0, 1.0, INF)))]) for name, values in low.items()}
+    told, inside = None, 0
+    try:
+        told = robustness_bounds(text, low, high)
+    except DataError as error:
+        assert "has no value at sample 0" in str(error)
+    for _ in range(30):
+        drawn = {
+            name: np.clip(rng.choice((-1e9, -1.0, -1e-9, 0.0, 1e-9, 1.0, 1e9, INF)), low[name], high[name])
+            for name in low
+        }
+        try:
+            value = robustness(text, drawn)
+        except DataError:
+            continue
+        inside += 1
+        assert told is None or told[0] <= value <= told[1], (text, low, high, drawn)
+    assert told is not None or not inside, (text, low, high)
+
+
 def test_a_formula_without_signals_takes_the_length_of_the_traces() -> None:
     low, high = robustness_bounds("true", {"x": [1, 2]}, {"x": [1, 3]})
     assert low.tolist() == high.tolist() == [float("inf")] * 2
@@ -189,12 +246,32 @@ def test_a_rate_without_cases_has_its_value_for_that_where_this_is_known() -> No
         ("x > 0", {"y": [1]}, {"x": [2]}, UsageError, "'x'; the lower trace has: y"),
         ("x > 0", {"x": [1]}, {"y": [2]}, UsageError, "'x'; the upper trace has: y"),
         ("x > 0", {"x": [1, 2]}, {"x": [2]}, DataError, "one length"),
-        ("x > 0", {"x": [1]}, {"x": [float("nan")]}, DataError, "'x upper' is NaN at sample 0"),
+        (
+            "x > 0",
+            {"x": [1]},
+            {"x": [float("nan")]},
+            DataError,
+            "the upper trace: signal 'x' is NaN at sample 0",
+        ),
         ("1 / x > 0", {"x": [1, -1]}, {"x": [2, 2]}, DataError, "divide by 0 at sample 1"),
         ("rate(x, x, 0, 1) > 0", {"x": [1, 0]}, {"x": [2, 2]}, DataError, "divide by 0 at sample 1"),
         ("pow(x, -2) > 0", {"x": [-1]}, {"x": [2]}, DataError, "divide by 0 at sample 0"),
         ("pow(x, y) > 0", {"x": [1], "y": [1]}, {"x": [2], "y": [2]}, UsageError, "constant exponent"),
         ("sqrt(x) > 0", {"x": [-2]}, {"x": [-1]}, DataError, "no value at sample 0"),
+        (
+            "x * y",
+            {"x": [1, 0], "y": [INF, INF]},
+            {"x": [2, 0], "y": [INF, INF]},
+            DataError,
+            "column 3: 'x . y' has no value at sample 1 .*guard it",
+        ),
+        (
+            "x / y",
+            {"x": [INF], "y": [INF]},
+            {"x": [INF], "y": [INF]},
+            DataError,
+            "'x / y' has no value at sample 0",
+        ),
     ],
 )
 def test_what_cannot_be_bounded_is_told(

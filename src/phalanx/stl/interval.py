@@ -1,8 +1,6 @@
 """Robustness over a tube of traces: bounds that hold for every trace between a lower and an upper one."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
@@ -10,16 +8,17 @@ from numpy.typing import ArrayLike
 
 from phalanx.errors import DataError, UsageError
 from phalanx.stl.arguments import expect_mapping
-from phalanx.stl.formula import Formula, Graph, Node
-from phalanx.stl.offline import robustness_of_parts
-from phalanx.stl.operators import TEMPORAL
+from phalanx.stl.formula import Formula, Node
+from phalanx.stl.offline import Trace, Values, checked, over_time, period_in_ns, pointwise
+from phalanx.stl.operators import POINTWISE
 from phalanx.stl.parser import parse
-from phalanx.stl.places import misplaced
+from phalanx.stl.places import misplaced, named
+from phalanx.stl.walk import walk
 
 __all__ = ["robustness_bounds"]
 
-Ends = tuple[int, int]
-"""Indices of the nodes that are a node's lower and upper end."""
+Ends = tuple[Values, Values]
+"""The lower and the upper end of a node's value, at each sample."""
 
 
 def robustness_bounds(
@@ -30,6 +29,10 @@ def robustness_bounds(
     Every operator over time, *and* and *or* are monotone: [min(a, b), min(a', b')]. *not* swaps the ends, and
     ``a >= b`` is [a - b', a' - b]; arithmetic is that of intervals. A signal that occurs once makes the bounds tight;
     of one that occurs more often each occurrence is free, so that they may be wider than need be, never too narrow.
+
+    An infinite end stands for numbers as large as one likes. So 0 times it is 0, and it by another infinite one too:
+    x y is in [0, inf] for x in [0, 1] and y in [0, inf]. Traces that have no value, such as x = 0 with y = inf, are
+    left out; where no trace has one it is an error.
 
     Args:
         text: the formula, or its text (``parser.parse``).
@@ -52,160 +55,153 @@ def robustness_bounds(
     case over prediction regions, in its indirect method); Moore, Kearfott and Cloud, "Introduction to interval
     analysis", 2009, chapter 2.
     """
-    formula = parse(text)
-    ends = _ends_of(formula)
-    expect_mapping(_LOWER, lower)
+    formula, period_ns = parse(text), period_in_ns(period)
+    tube, length = _tube(formula, lower, upper)
+
+    def at_one_sample(node: Node, args: list[Ends]) -> Ends:
+        if node.op in _RISING:
+            lows, highs = zip(*args, strict=True)
+            return pointwise(formula, node, [*lows]), pointwise(formula, node, [*highs])
+        return _RULES[node.op](_Operator(formula, node), *args)
+
+    def at_all_samples(node: Node, args: list[Ends]) -> Ends:
+        lows, highs = zip(*args, strict=True)
+        low, high = (over_time(formula, node, [*side], length, period_ns) for side in (lows, highs))
+        return (high, low) if node.op == "age" else (low, high)
+
+    values = walk(formula, tube.__getitem__, _exactly, at_one_sample, at_all_samples)
+    low, high = (np.broadcast_to(end, (length,)).copy() for end in values[formula.root])
+    return low, high
+
+
+def _tube(
+    formula: Formula, lower: Mapping[str, ArrayLike], upper: Mapping[str, ArrayLike]
+) -> tuple[dict[str, Ends], int]:
+    """The ends of the signals that the formula reads, checked, and their length."""
+    expect_mapping("lower", lower)
     names = formula.signals or tuple(lower)
-    trace: dict[str, ArrayLike] = {}
-    for side, signals in ((_LOWER, lower), (_UPPER, upper)):
+    found: list[dict[str, Trace]] = []
+    lengths = []
+    for side, signals in (("lower", lower), ("upper", upper)):
         expect_mapping(side, signals)
         missing = [name for name in names if name not in signals]
         if missing:
             known = ", ".join(sorted(signals)) or "none"
             raise UsageError(f"unknown signal {missing[0]!r}; the {side} trace has: {known}")
-        trace |= {_name(name, side): signals[name] for name in names}
-    values = robustness_of_parts(ends.together, trace, period)
-    for name, (low, high) in ends.signals.items():
-        crossed = np.flatnonzero(values[low] > values[high])
+        try:
+            trace, length = checked(formula, {name: signals[name] for name in names})
+        except DataError as error:
+            raise named(error, f"the {side} trace") from None
+        found.append(trace)
+        lengths.append(length)
+    if lengths[0] != lengths[1]:
+        raise DataError(
+            f"the lower trace has {lengths[0]} samples and the upper one {lengths[1]}; give them one length"
+        )
+    lows, highs = found
+    for name in formula.signals:
+        crossed = np.flatnonzero(lows[name] > highs[name])
         if crossed.size:
             raise DataError(f"signal {name!r}: its lower bound exceeds the upper one at sample {crossed[0]}")
-    for index, guard in ends.guards:
-        zero = np.flatnonzero(values[guard] <= 0.0)
-        if zero.size:
-            node = formula.nodes[index]
-            part = formula.text[node.start : node.end]
-            message = f"{part!r} is unbounded: the tube lets it divide by 0 at sample {zero[0]}; narrow it"
-            raise misplaced(DataError, formula.text, node.at, message)
-    low, high = ends.root
-    return values[low].copy(), values[high].copy()
+    return {name: (lows[name], highs[name]) for name in names}, lengths[0]
 
 
-_LOWER, _UPPER = "lower", "upper"
+def _exactly(number: float) -> Ends:
+    return np.float64(number), np.float64(number)
 
 
-def _name(signal: str, side: str) -> str:
-    """Of an end's signal; no name of the language holds a space."""
-    return f"{signal} {side}"
+_RISING = frozenset({"and", "or", "add", "exp"})
+"""Operators at one sample that rise with each of their arguments. All over time do, too, but for the age of the last
+event, which falls."""
 
 
-class _EndsOf:
-    """A formula over the ends of signals, whose parts are the ends of the parts of another one.
+class _Operator:
+    """One that has a rule of its own, at its place in a formula."""
 
-    Attributes:
-        together: it; its value is of no use.
-        root: the ends of the other's value.
-        signals: the ends of each signal.
-        guards: node of the other one -> node that must lie above 0.
-    """
+    def __init__(self, formula: Formula, node: Node) -> None:
+        self.formula, self.node = formula, node
 
-    def __init__(self, formula: Formula) -> None:
-        self._formula, self._graph = formula, Graph()
-        self.signals: dict[str, Ends] = {}
-        self.guards: list[tuple[int, int]] = []
-        found: dict[int, Ends] = {}
-        for index in formula.needed:
-            node = formula.nodes[index]
-            found[index] = self._of(index, node, [found[arg] for arg in node.args])
-        self.root = found[formula.root]
-        root = self.root[0]
-        for other in (self.root[1], *(guard for _, guard in self.guards)):
-            root = self._graph.add(Node("and", (root, other)))
-        self.together = Formula(formula.text, tuple(self._graph.nodes), root, {}, {})
+    def __call__(self, *args: Values) -> Values:
+        """Its values.
 
-    def _of(self, index: int, node: Node, args: list[Ends]) -> Ends:
-        def make(op: str, *of: int) -> int:
-            return self._graph.add(replace(node, op=op, args=of))
+        Raises:
+            DataError: there is none.
+        """
+        return pointwise(self.formula, self.node, [*args])
 
-        if node.op == "signal":
-            low, high = (
-                self._graph.add(replace(node, name=_name(node.name, side))) for side in (_LOWER, _UPPER)
-            )
-            self.signals[node.name] = (low, high)
-            return low, high
-        if node.op == "constant":
-            return (same := self._graph.add(node)), same
-        if node.op in _MONOTONE:
-            return make(node.op, *(low for low, _ in args)), make(node.op, *(high for _, high in args))
-        if node.op == "power":
-            return self._power(index, node, args, make)
-        if node.op == "divide":
-            self._keep_off_zero(index, args[1], make)
-        if node.op == "ratio":
-            self._keep_off_zero(index, args[1], make, unless_known=True)
-        return _RULES[node.op](make, self._zero(), *args)
+    def corners(self, a: Ends, b: Ends, *rest: Values) -> Ends:
+        """Of what is monotone in two arguments, rising or falling: the extremes of its values at all four corners.
 
-    def _zero(self) -> int:
-        return self._graph.add(Node("constant", value=0.0))
+        Two ends without a value (0 times an infinite one) count as 0, unless they are all that there is.
+        """
+        is_known = (a[0] == a[1]) & (b[0] == b[1])
+        self(np.where(is_known, a[0], 1.0), np.where(is_known, b[0], 1.0), *rest)
+        with np.errstate(all="ignore"):
+            found = [POINTWISE[self.node.op](np, left, right, *rest) for left in a for right in b]
+        one, two, three, four = (np.where(np.isnan(each), 0.0, each) for each in found)
+        lowest = np.minimum(np.minimum(one, two), np.minimum(three, four))
+        return lowest, np.maximum(np.maximum(one, two), np.maximum(three, four))
 
-    def _keep_off_zero(
-        self, index: int, ends: Ends, make: Callable[..., int], *, unless_known: bool = False
-    ) -> None:
-        guard = make("or", ends[0], make("not", ends[1]))
-        if unless_known:  # 1 where both ends meet, else less than 0
-            minus, one = (self._graph.add(Node("constant", value=value)) for value in (-1.0, 1.0))
-            guard = make("or", guard, make("ratio", minus, make("distance", *ends), one))
-        self.guards.append((index, guard))
-
-    def _power(self, index: int, node: Node, args: list[Ends], make: Callable[..., int]) -> Ends:
-        """A power with a constant exponent: monotone on either side of 0, even ones on the absolute value."""
-        written = self._formula.nodes[node.args[1]]
-        if written.op != "constant":
-            text = self._formula.text[node.start : node.end]
-            message = f"{text!r}: bounds of a power are known for a constant exponent only"
-            raise misplaced(UsageError, self._formula.text, node.at, message)
-        base, exponent = args[0], args[1][0]
-        if written.value < 0.0:
-            self._keep_off_zero(index, base, make)
-            return _corners("power")(make, self._zero(), base, args[1])
-        if written.value % 2.0 == 0.0:
-            base = _absolute(make, self._zero(), base)
-        elif written.value % 1.0:
-            base = make("or", base[0], self._zero()), base[1]
-        return make("power", base[0], exponent), make("power", base[1], exponent)
+    def keep_off_zero(self, ends: Ends, *, unless_known: bool = False) -> None:
+        """An error where the tube lets a divisor be 0."""
+        zero = (ends[0] <= 0.0) & (ends[1] >= 0.0)
+        if unless_known:
+            zero = zero & (ends[0] != ends[1])
+        if np.any(zero):
+            sample = int(np.flatnonzero(np.atleast_1d(zero))[0])
+            part = self.formula.text[self.node.start : self.node.end]
+            message = f"{part!r} is unbounded: the tube lets it divide by 0 at sample {sample}; narrow it"
+            raise misplaced(DataError, self.formula.text, self.node.at, message)
 
 
-@lru_cache(maxsize=64)
-def _ends_of(formula: Formula) -> _EndsOf:
-    """Built once for all traces of a tube."""
-    return _EndsOf(formula)
+def _power(of: _Operator, base: Ends, exponent: Ends) -> Ends:
+    """A power with a constant exponent: monotone on either side of 0, even ones on the absolute value."""
+    node = of.formula.nodes[of.node.args[1]]
+    if node.op != "constant":
+        text = of.formula.text[of.node.start : of.node.end]
+        message = f"{text!r}: bounds of a power are known for a constant exponent only"
+        raise misplaced(UsageError, of.formula.text, of.node.at, message)
+    if node.value < 0.0:
+        of.keep_off_zero(base)
+        ends = of(base[0], exponent[0]), of(base[1], exponent[0])
+        return np.minimum(*ends), np.maximum(*ends)
+    if node.value % 2.0 == 0.0:
+        base = _absolute(base)
+    elif node.value % 1.0:
+        base = np.maximum(base[0], 0.0), base[1]
+    return of(base[0], exponent[0]), of(base[1], exponent[0])
 
 
-_MONOTONE = frozenset({"and", "or", "add", "exp"}) | (TEMPORAL.keys() - {"age"})
-"""Operators that rise with each of their arguments: all over time, too, but for the age of the last event."""
+def _absolute(a: Ends) -> Ends:
+    return np.maximum(0.0, np.maximum(a[0], -a[1])), np.maximum(-a[0], a[1])
 
 
-def _absolute(make: Callable[..., int], zero: int, a: Ends) -> Ends:
-    return make("or", zero, make("or", a[0], make("not", a[1]))), make("or", make("not", a[0]), a[1])
+def _difference(a: Ends, b: Ends) -> Ends:
+    minus = POINTWISE["difference"]
+    with np.errstate(invalid="ignore"):
+        return minus(np, a[0], b[1]), minus(np, a[1], b[0])
 
 
-def _distance(make: Callable[..., int], zero: int, a: Ends, b: Ends) -> Ends:
-    return _absolute(make, zero, (make("difference", a[0], b[1]), make("difference", a[1], b[0])))
+def _quotient(of: _Operator, a: Ends, b: Ends) -> Ends:
+    of.keep_off_zero(b)
+    return of.corners(a, b)
 
 
-def _corners(op: str) -> Callable[..., Ends]:
-    """Ends of what is monotone in two arguments, rising or falling: the extremes of its values at all four corners."""
-
-    def ends(make: Callable[..., int], zero: int, a: Ends, b: Ends, *rest: Ends) -> Ends:
-        found = []
-        for extreme, side in (("and", 0), ("or", 1)):
-            others = [each[side] for each in rest]
-            one, two, three, four = (make(op, left, right, *others) for left in a for right in b)
-            found.append(make(extreme, make(extreme, one, two), make(extreme, three, four)))
-        return found[0], found[1]
-
-    return ends
+def _rate(of: _Operator, a: Ends, b: Ends, empty: Ends) -> Ends:
+    of.keep_off_zero(b, unless_known=True)
+    return of.corners(a, b, empty[0])
 
 
 _RULES: dict[str, Callable[..., Ends]] = {
-    "not": lambda make, zero, a: (make("not", a[1]), make("not", a[0])),
-    "abs": _absolute,
-    "sqrt": lambda make, zero, a: (make("sqrt", make("or", a[0], zero)), make("sqrt", a[1])),
-    "difference": lambda make, zero, a, b: (make("difference", a[0], b[1]), make("difference", a[1], b[0])),
-    "subtract": lambda make, zero, a, b: (make("subtract", a[0], b[1]), make("subtract", a[1], b[0])),
-    "distance": _distance,
-    "multiply": _corners("multiply"),
-    "divide": _corners("divide"),
-    "ratio": _corners("ratio"),
-    "age": lambda make, zero, a: (make("age", a[1]), make("age", a[0])),
+    "not": lambda of, a: (-a[1], -a[0]),
+    "abs": lambda of, a: _absolute(a),
+    "sqrt": lambda of, a: (of(np.maximum(a[0], 0.0)), of(a[1])),
+    "power": _power,
+    "difference": lambda of, a, b: _difference(a, b),
+    "distance": lambda of, a, b: _absolute(_difference(a, b)),
+    "subtract": lambda of, a, b: (of(a[0], b[1]), of(a[1], b[0])),
+    "multiply": _Operator.corners,
+    "divide": _quotient,
+    "ratio": _rate,
 }
-"""Operator -> (maker of nodes, the node 0, ends of its arguments) -> its ends."""
+"""Operator -> (it, ends of its arguments) -> its ends."""

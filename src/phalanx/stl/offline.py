@@ -23,6 +23,7 @@ __all__ = [
     "by_libm",
     "checked",
     "no_value",
+    "over_time",
     "period_in_ns",
     "pointwise",
     "robustness",
@@ -81,11 +82,11 @@ def _evaluated(
     """Values by node, of the root alone unless all are to be kept, and the trace's length."""
     trace, length = checked(formula, signals)
 
-    def over_time(node: Node, args: list[Values]) -> Values:
-        return _over_time(formula, node, [np.broadcast_to(arg, (length,)) for arg in args], period_ns)
+    def at_all_samples(node: Node, args: list[Values]) -> Values:
+        return over_time(formula, node, args, length, period_ns)
 
     signal, at_one_sample = trace.__getitem__, partial(pointwise, formula)
-    return walk(formula, signal, np.float64, at_one_sample, over_time, keep=keep), length
+    return walk(formula, signal, np.float64, at_one_sample, at_all_samples, keep=keep), length
 
 
 def period_in_ns(period: float) -> int:
@@ -151,15 +152,6 @@ def _numbers(name: str, values: Any) -> Trace:
         raise DataError(f"signal {name!r} is no sequence of numbers: {error}") from None
 
 
-def _over_time(formula: Formula, node: Node, args: list[Trace], period_ns: int) -> Trace:
-    """An operator over time; a past one is the future one on the trace read backwards."""
-    operator = TEMPORAL[node.op]
-    if operator.is_number:
-        return _number_of_the_past(formula, node, args[0], period_ns)
-    step = -1 if operator.past else 1
-    return _ahead(operator, [arg[::step] for arg in args], *ticks(formula, node, period_ns))[::step]
-
-
 def pointwise(formula: Formula, node: Node, args: list[Values]) -> Values:
     """The value of an operator at each sample.
 
@@ -178,6 +170,21 @@ def pointwise(formula: Formula, node: Node, args: list[Values]) -> Values:
             given = ", ".join(f"{np.atleast_1d(arg)[min(sample, arg.size - 1)]:g}" for arg in args)
             raise no_value(formula, node, sample, f"{node.op} of {given}")
     return value
+
+
+def over_time(formula: Formula, node: Node, args: list[Values], length: int, period_ns: int) -> Trace:
+    """The value of an operator over time at each sample; a past one is the future one on the trace read backwards.
+
+    Raises:
+        UsageError: a bound that is no multiple of the period.
+        DataError: a sum of infinities of both signs.
+    """
+    operator = TEMPORAL[node.op]
+    whole = [np.broadcast_to(arg, (length,)) for arg in args]
+    if operator.is_number:
+        return _number_of_the_past(formula, node, whole[0], period_ns)
+    step = -1 if operator.past else 1
+    return _ahead(operator, [each[::step] for each in whole], *ticks(formula, node, period_ns))[::step]
 
 
 def no_value(formula: Formula, node: Node, sample: int, why: str) -> DataError:
