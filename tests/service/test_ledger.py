@@ -1,5 +1,6 @@
 """A ledger as it is written, resumed and read."""
 
+import errno
 import json
 import os
 import stat
@@ -13,7 +14,7 @@ import pytest
 from service.ledgers import batch_of, key_of, members_of, small_ledger, verified
 
 from phalanx.errors import DataError, UsageError
-from phalanx.service.ledger import Ledger, LedgerBrokenError, read_entries
+from phalanx.service.ledger import Ledger, LedgerBrokenError, LedgerFullError, read_entries
 from phalanx.service.ledger_entry import GENESIS, entry_hash
 from phalanx.service.ledger_files import ending, segment_name, segments
 from phalanx.service.members import Members
@@ -322,6 +323,33 @@ def test_a_ledger_keeps_to_the_keys_that_it_has(tmp_path: Path) -> None:
         Ledger.open(tmp_path, key_of(1), member="b", members=Members.of({"b": key_of(1).public}))
     with pytest.raises(UsageError, match="is not that of member 'b' at height 2"):
         Ledger.open(tmp_path, key_of(0), member="b")
+
+
+def test_keys_that_are_gone_are_not_made_up(tmp_path: Path) -> None:
+    grown(tmp_path, 1).close()
+    (tmp_path / "members.json").unlink()
+    with pytest.raises(DataError, match="members.json: missing, and the ledger has entries"):
+        Ledger.open(tmp_path, key_of(0))
+    segments(tmp_path)[0].write_bytes(b"")  # killed before its first entry: it begins anew
+    grown(tmp_path, 1).close()
+
+
+def test_a_replacement_that_cannot_be_written_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Ledger.open(tmp_path, key_of(0)) as ledger:
+        before = ledger.members
+
+        def full(descriptor: int, data: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", full)
+            with pytest.raises(LedgerFullError):
+                ledger.replace_member("b", key_of(2).public, "joins")
+        assert ledger.members == before == members_of(tmp_path)
+        assert ledger.replace_member("b", key_of(2).public, "joins").height == 1
+    assert verified(tmp_path).findings == ()
 
 
 def test_a_member_is_replaced(tmp_path: Path) -> None:

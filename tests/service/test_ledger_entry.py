@@ -104,6 +104,7 @@ def test_a_field_that_is_not_what_it_should_be_is_named(name: str, value: object
         lambda text: text.replace('"height":3', '"height":3,"height":3'),
         lambda text: text.replace("\n", " \n"),
         lambda text: text.replace("\n", "\r\n"),
+        lambda text: text.replace('"signatures":{}', f'"signatures":{{"\\ud800":"{"a" * 128}"}}'),
     ],
 )
 def test_another_spelling_of_an_entry_is_a_flaw(change) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -75,6 +76,8 @@ def kills(process: subprocess.Popen[str], folder: Path, seeds: range) -> tuple[i
         there = {entry.height: entry.hash for entry in read_entries(ledger_folder)}
         assert acknowledged.items() <= there.items(), f"seed {seed}: an acknowledged entry is gone"
         assert verified(ledger_folder, head=ledger.head).findings == ()
+        if seed % _A_LEDGER == _A_LEDGER - 1:
+            shutil.rmtree(ledger_folder)
     return entries, torn
 
 

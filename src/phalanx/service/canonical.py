@@ -40,7 +40,8 @@ def canonical(value: Any) -> str:
         phalanx.errors.DataError: nan at score has no form in JSON; give a finite number, or text
     """
     try:
-        _refuse_other_keys(value)
+        if isinstance(value, _NESTED):
+            _refuse_other_keys(value)
         return _encode(value)
     except (TypeError, ValueError, RecursionError) as problem:
         try:
@@ -71,15 +72,16 @@ def _refuse_other_keys(value: Any) -> None:
         TypeError: so that ``canonical`` looks for the place.
     """
     if isinstance(value, dict):
-        for key, item in value.items():
-            if not _fits(key):
-                raise TypeError("key")
-            if isinstance(item, dict | list | tuple):
-                _refuse_other_keys(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            if isinstance(item, dict | list | tuple):
-                _refuse_other_keys(item)
+        if not _fits("".join(value)):  # which refuses what is no text
+            raise TypeError("key")
+        value = value.values()
+    for item in value:
+        if type(item) not in _LEAVES and isinstance(item, _NESTED):
+            _refuse_other_keys(item)
+
+
+_LEAVES = frozenset((str, int, float, bool, type(None)))  # asked first: this is done for every value of every event
+_NESTED = (dict, list, tuple)
 
 
 def _fits(key: object) -> bool:

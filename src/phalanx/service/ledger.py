@@ -11,10 +11,9 @@ entry: the same bodies in the same order make the same hashes.
 import contextlib
 import errno
 import fcntl
-import itertools
-import logging
 import os
 import threading
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,15 @@ from typing import Any, NoReturn
 from phalanx.errors import DataError, UsageError, unknown_name
 from phalanx.service.keys import SigningKey
 from phalanx.service.ledger_entry import KINDS, Entry, Head, seal
-from phalanx.service.ledger_files import ending, read_entries, segment_name, torn_files
+from phalanx.service.ledger_files import (
+    ending,
+    keep_aside,
+    new_segment,
+    read_entries,
+    segment_name,
+    segments_there,
+    torn_files,
+)
 from phalanx.service.members import Members
 from phalanx.service.syncing import GroupCommit, LedgerBrokenError, sync_folder
 
@@ -33,7 +40,7 @@ __all__ = ["MEMBERS_FILE", "Entry", "Head", "Ledger", "LedgerBrokenError", "Ledg
 MEMBERS_FILE = "members.json"
 """The public keys, in the ledger's folder; verify them against a copy kept elsewhere."""
 
-_LOG = logging.getLogger("phalanx")
+_LOCK_TRIES, _LOCK_WAIT_S = 5, 0.02
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -303,7 +310,7 @@ class Ledger:
     def _next_segment(self) -> None:
         self._commit.now()
         path = self._folder / segment_name(int(self._place.path.stem.removeprefix("ledger-")) + 1)
-        descriptor = _new_segment(path, self._lock_descriptor)
+        descriptor = new_segment(path, self._lock_descriptor)
         before, self._descriptor = self._descriptor, descriptor
         self._place = _Place(self.head, path, 0)
         self._commit.moved(descriptor)
@@ -325,10 +332,10 @@ class Ledger:
             self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
         else:
             path = self._folder / segment_name(1)
-            self._descriptor = _new_segment(path, self._lock_descriptor)
+            self._descriptor = new_segment(path, self._lock_descriptor)
         undo.callback(lambda: os.close(self._descriptor))
         if found.torn:
-            _keep_aside(self._folder, head.height + 1, found.torn, self._lock_descriptor)
+            keep_aside(self._folder, head.height + 1, found.torn, self._lock_descriptor)
             os.ftruncate(self._descriptor, found.size)
         os.fsync(self._descriptor)
         self._place = _Place(head, path, found.size)
@@ -351,51 +358,27 @@ class Ledger:
 
 
 def _lock(folder: Path, descriptor: int) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UsageError(
-            f"{folder}: another process has this ledger open, and one alone may append. Stop it, or name another folder"
-        ) from None
+    for _ in range(_LOCK_TRIES):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(_LOCK_WAIT_S)  # who verifies holds it for an instant, to see whether somebody appends
+    raise UsageError(
+        f"{folder}: another process has this ledger open, and one alone may append. Stop it, or name another folder"
+    )
 
 
 def _members(folder: Path, wanted: Members, *, given: bool) -> Members:
-    """The keys of the folder; those wanted become them where it has none yet."""
+    """The keys of the folder; those wanted become them where a ledger begins."""
     path = folder / MEMBERS_FILE
-    if not path.exists():
-        wanted.save(path)
-        return wanted
-    known = Members.load(path)
-    if given and known != wanted:
-        raise UsageError(f"{path}: lists other keys than were given. Give none, or correct the file")
-    return known
-
-
-def _new_segment(path: Path, folder: int) -> int:
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        os.fsync(folder)  # so that the name, too, survives a power cut
-    except BaseException:
-        os.close(descriptor)
-        path.unlink()
-        raise
-    return descriptor
-
-
-def _keep_aside(folder: Path, height: int, torn: bytes, descriptor: int) -> None:
-    """Saves the bytes of a torn entry, before they are cut off."""
-    first = f"ledger.torn-{height}"
-    names = itertools.chain([first], (f"{first}.{again}" for again in itertools.count(2)))
-    name = next(name for name in names if not (folder / name).exists())
-    with open(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(torn)
-        file.flush()
-        os.fsync(file.fileno())
-    os.fsync(descriptor)
-    _LOG.warning(
-        "%s: the entry of height %d was not written to its end; its %d bytes are kept in %s",
-        folder,
-        height,
-        len(torn),
-        name,
-    )
+    if path.exists():
+        known = Members.load(path)
+        if given and known != wanted:
+            raise UsageError(f"{path}: lists other keys than were given. Give none, or correct the file")
+        return known
+    if any(segment.stat().st_size for segment in segments_there(folder)):
+        raise DataError(
+            f"{path}: missing, and the ledger has entries. Restore it from where you keep the public keys"
+        )
+    wanted.save(path)
+    return wanted

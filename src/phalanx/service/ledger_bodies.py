@@ -21,6 +21,7 @@ __all__ = [
     "events_of",
 ]
 
+_VERDICTS = tuple(Verdict)
 _NOT_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 _EVENT = {
     "id": str,
@@ -67,7 +68,7 @@ def event_from_json(form: Any) -> LiveEvent:
     """
     _expect(form, _EVENT, "an event")
     for name, value in form["attributes"].items():
-        if not (value is None or isinstance(value, str | int | float)):
+        if not (value is None or isinstance(value, (str, int, float))):
             raise DataError(
                 f"attribute {ascii(name)[:40]} of an event is no text, number, true, false or null"
             )
@@ -154,10 +155,10 @@ def batch_flaw(body: Mapping[str, Any]) -> str | None:
     that takes the model and all events before.
     """
     try:
-        decisions = decisions_of(body)
+        decisions, digested = decisions_of(body), _digest(body["events"])
     except DataError as problem:
         return f"no batch: {problem}"
-    if body["digest"] != _digest(body["events"]):
+    if body["digest"] != digested:
         return "the batch digest is not that of its events"
     for place, decision in enumerate(decisions):
         flaw = _decision_flaw(decision, body["f"])
@@ -175,7 +176,7 @@ def _decision_flaw(decision: LiveDecision, f: int) -> str | None:
         return f"quorum is {decision.quorum} with {len(received)} votes received and f = {f}"
     voted = _verdict_of(received, f)
     if decision.verdict != voted and not decision.shielded:
-        names = (decision.verdict.name.lower(), Verdict(voted).name.lower())
+        names = (decision.verdict.name.lower(), _VERDICTS[voted].name.lower())
         return f"the verdict is {names[0]}, but its votes make {names[1]}, and no shield changed it"
     return None
 
@@ -227,7 +228,7 @@ def _decision_from_json(form: Any, event: LiveEvent) -> LiveDecision:
 def _verdict(number: Any) -> Verdict:
     if type(number) is not int or not 0 <= number < N_VERDICTS:
         raise DataError(f"a verdict is a number from 0 to {N_VERDICTS - 1}")
-    return Verdict(number)
+    return _VERDICTS[number]
 
 
 def _number(value: float) -> float | str:

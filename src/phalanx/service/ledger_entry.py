@@ -212,13 +212,12 @@ def entry_flaw(entry: Entry, line: bytes) -> str | None:
     """Why a line is not what was written when its entry was hashed; None where it is."""
     try:
         text = canonical(dict(entry.body))
+        if _hash(entry.height, entry.previous, entry.kind, text) != entry.hash:
+            return "its hash is not that of its content"
+        canonically = _line(entry, text) == line
     except DataError:
-        return "the body is not canonical JSON"
-    if _hash(entry.height, entry.previous, entry.kind, text) != entry.hash:
-        return "its hash is not that of its content"
-    if _line(entry, text) != line:
-        return "the line is not canonical JSON"
-    return None
+        canonically = False
+    return None if canonically else "the line is not canonical JSON"
 
 
 def _hash(height: int, previous: str, kind: str, body: str) -> str:

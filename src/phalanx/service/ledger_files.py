@@ -1,6 +1,8 @@
 """The files of a ledger: segments in their order, their lines, their entries, and how they end."""
 
 import fcntl
+import itertools
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -15,13 +17,16 @@ __all__ = [
     "Line",
     "ending",
     "is_open",
+    "keep_aside",
     "lines",
+    "new_segment",
     "read_entries",
     "segment_name",
     "segments",
     "torn_files",
 ]
 
+_LOG = logging.getLogger("phalanx")
 _SEGMENT = re.compile(r"ledger-(\d{8,})\.ndjson")
 _CHUNK = 65_536
 _REMEDY = "Run phalanx ledger verify, and restore the ledger from a copy"
@@ -128,6 +133,50 @@ def is_open(where: Path) -> bool:
     finally:
         os.close(descriptor)  # which gives the lock back
     return False
+
+
+def new_segment(path: Path, folder: int) -> int:
+    """Makes a segment's file and returns its descriptor; the folder's is synced, so that the name survives a power cut.
+
+    Raises:
+        OSError: it is there already, or the disk is full or failed; nothing is left behind.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        os.fsync(folder)
+    except BaseException:
+        os.close(descriptor)
+        path.unlink()
+        raise
+    return descriptor
+
+
+def keep_aside(folder: Path, height: int, torn: bytes, descriptor: int) -> None:
+    """Saves the bytes of a torn entry, before they are cut off, and says so in the log.
+
+    Args:
+        folder: of the ledger; ``descriptor`` is its own.
+        height: that the entry would have had.
+        torn: its bytes.
+
+    Raises:
+        OSError: they cannot be saved.
+    """
+    first = f"ledger.torn-{height}"
+    names = itertools.chain([first], (f"{first}.{again}" for again in itertools.count(2)))
+    name = next(name for name in names if not (folder / name).exists())
+    with open(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(torn)
+        file.flush()
+        os.fsync(file.fileno())
+    os.fsync(descriptor)
+    _LOG.warning(
+        "%s: the entry of height %d was not written to its end; its %d bytes are kept in %s",
+        folder,
+        height,
+        len(torn),
+        name,
+    )
 
 
 def lines(path: Path) -> Iterator[Line]:
