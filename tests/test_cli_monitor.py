@@ -7,6 +7,8 @@ import polars as pl
 import pytest
 
 from phalanx.cli import main
+from phalanx.runtime.specifications import shipped_specs
+from phalanx.stl import read_specs
 
 SPEC = "always (threat > 0 -> eventually[0,2] contained > 0)"
 THREAT = [-1, 1, -1, -1, 1, -1, -1, -1, -1]
@@ -106,7 +108,7 @@ def test_formats(tmp_path: Path, suffix: str) -> None:
         ({"x": [1, 0]}, "1 / x > 0", ["--online"], 3, "'1 / x' has no value at sample 1"),
         ({"x": [1, 0]}, "G F x > 0", ["--online"], 2, "has no bound"),
         ({"x": [1], "y": [1]}, "y = x > 0; y", [], 2, "'y' is defined in the formula and a column"),
-        ({"x": [1]}, "x > 0", ["--name", "a"], 2, "give the .stl file as SPEC"),
+        ({"x": [1]}, "x > 0", ["--name", "a"], 2, "give that file as SPEC"),
         ({"x": [1, 0]}, "rate(x, x - 1, 0) > 0", [], 3, "give rate a fourth argument"),
         ({"x": [1, 0]}, "rate(x, x - 1, 0) > 0", ["--online"], 3, "give rate a fourth argument"),
         ({"x": [1, 0]}, "sum(x, 500ms) > 0", [], 2, "the bound 0.5 s of sum is no multiple"),
@@ -180,6 +182,38 @@ def test_one_specification_of_a_file(trace: Path, specs: Path, capsys) -> None:
     assert [each["name"] for each in json.loads(capsys.readouterr().out)["specs"]] == ["few"]
     assert main(["monitor", str(specs), "--name", "lat", "--trace", str(trace)]) == 2
     assert "choose one of: few, late; did you mean 'late'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", shipped_specs())
+def test_specifications_that_come_with_phalanx_have_names(name: str, tmp_path: Path, capsys) -> None:
+    trace, specs = tmp_path / "trace.csv", read_specs(shipped_specs()[name])
+    signals = {signal for spec in specs for signal in spec.formula.signals}
+    pl.DataFrame({signal: [0.0, 1.0, 0.0] for signal in signals}).write_csv(trace)
+    code = main(["monitor", name, "--trace", str(trace), "--json"])
+    by_name = json.loads(capsys.readouterr().out)
+    assert main(["monitor", str(shipped_specs()[name]), "--trace", str(trace), "--json"]) == code
+    by_path = json.loads(capsys.readouterr().out)
+    assert [each["name"] for each in by_name["specs"]] == [spec.name for spec in specs]
+    assert {**by_name, "spec": ""} == {**by_path, "spec": ""} and by_name["spec"] == name
+    assert main(["monitor", name, "--name", specs[0].name, "--trace", str(trace), "--json"]) in (0, 1)
+    assert [each["name"] for each in json.loads(capsys.readouterr().out)["specs"]] == [specs[0].name]
+
+
+def test_a_folder_and_names_that_are_signals(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("limits", "limits.stl", "a/b"):
+        Path(folder).mkdir(parents=True)
+        assert main(["monitor", folder, "--trace", "trace.csv"]) == 2
+        told = f"{folder}: a folder; name one .stl file in it, or write ({folder}) if it is a signal"
+        assert told in capsys.readouterr().err
+    pl.DataFrame({"limits": [1], "office": [-2], "a/b": [3]}).write_csv("trace.csv")
+    for name, value in (("limits", 1), ("office", -2), ("a/b", 3)):
+        main(["monitor", f"({name})", "--trace", "trace.csv", "--json"])
+        assert json.loads(capsys.readouterr().out)["robustness"] == value
+    assert main(["monitor", "office", "--trace", "trace.csv"]) == 2
+    assert "has no column 'alerted'" in capsys.readouterr().err
+    long = "always (" + " + ".join(["limits"] * 60) + " > 0)"  # longer than a file's name may be
+    assert main(["monitor", long, "--trace", "trace.csv"]) == 0
 
 
 def test_the_period_is_the_traces_then_that_of_the_specification(tmp_path: Path, capsys) -> None:

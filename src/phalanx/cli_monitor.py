@@ -1,5 +1,6 @@
 """``phalanx monitor``: whether a trace satisfies a formula, and why not."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +30,9 @@ class Monitor:
     """
 
     spec: Annotated[str, tyro.conf.Positional]
-    """The formula, or a file of specifications whose name ends in .stl: all are checked, and exit code 1 says that one
-    is violated."""
+    """The formula; or a file of specifications whose name ends in .stl, or one that comes with phalanx by its name
+    (office, original or shield): all are checked, and exit code 1 says that one is violated. A signal of such a name is
+    written in parentheses."""
     trace: Path
     """Table with a column for each signal: .csv, .ndjson, .parquet or .arrow."""
     name: str | None = None
@@ -57,11 +59,12 @@ class Monitor:
 
         if self.out and self.out.resolve() == self.trace.resolve():
             raise UsageError(f"--out {self.out} is the trace itself; name another file")
-        if self.spec.endswith(".stl"):
-            result, rows = self._file()
+        file = self._file()
+        if file is not None:
+            result, rows = self._specs(file)
         elif self.name is not None:
             raise UsageError(
-                f"--name {self.name} names one of a file's specifications; give the .stl file as SPEC"
+                f"--name {self.name} names one of a file's specifications; give that file as SPEC"
             )
         else:
             formula = parse_formula(self.spec)
@@ -78,7 +81,18 @@ class Monitor:
 
         return read_trace(self.trace, signals, None if self.period is None else seconds(self.period))
 
-    def _file(self) -> tuple[dict[str, Any], Any]:
+    def _file(self) -> Path | None:
+        """The file of specifications that SPEC is; None where it is a formula."""
+        from phalanx.runtime.specifications import shipped_specs, spec_file
+
+        if self.spec in shipped_specs() or os.path.isdir(self.spec):
+            try:
+                return spec_file(Path(self.spec))
+            except UsageError as error:
+                raise UsageError(f"{error}, or write ({self.spec}) if it is a signal") from None
+        return Path(self.spec) if self.spec.endswith(".stl") else None
+
+    def _specs(self, file: Path) -> tuple[dict[str, Any], Any]:
         """The verdicts of a file's specifications, and the rows of all of them."""
         import polars as pl
 
@@ -86,7 +100,7 @@ class Monitor:
         from phalanx.stl.places import named
         from phalanx.stl.specs import read_specs
 
-        specs = read_specs(Path(self.spec))
+        specs = read_specs(file)
         if self.name is not None:
             names = [spec.name for spec in specs]
             specs = tuple(spec for spec in specs if spec.name == self.name)
