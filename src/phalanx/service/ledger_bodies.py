@@ -45,6 +45,7 @@ _DECISION = {
     "tolerates": int,
 }
 _BATCH = {"digest": str, "events": list, "decisions": list, "f": int, "mode": str}
+_NETWORK_BATCH = _BATCH | {"consensus": dict}
 
 
 def event_to_json(event: LiveEvent) -> dict[str, Any]:
@@ -85,7 +86,12 @@ def batch_digest(events: Sequence[LiveEvent]) -> str:
 
 
 def batch_body(
-    events: Sequence[LiveEvent], decisions: Sequence[LiveDecision], *, f: int, mode: str
+    events: Sequence[LiveEvent],
+    decisions: Sequence[LiveDecision],
+    *,
+    f: int,
+    mode: str,
+    consensus: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The body of a batch's entry.
 
@@ -94,6 +100,7 @@ def batch_body(
         decisions: one an event, in the same order.
         f: faults that the voting rule tolerates, n >= 3f + 1.
         mode: of the service when it decided: ``shadow`` or ``enforce``.
+        consensus: where a network of nodes decided, and by whose signed votes; JSON.
 
     Raises:
         DataError: a decision is not that of its event, or a number has no form in JSON.
@@ -116,13 +123,14 @@ def batch_body(
                 f"decision on {decision.event_id!r} in the place of event {event.id!r}; keep their order"
             )
     forms = [event_to_json(event) for event in events]
-    return {
+    body = {
         "digest": _digest(forms),
         "events": forms,
         "decisions": [_decision_to_json(decision) for decision in decisions],
         "f": f,
         "mode": mode,
     }
+    return body if consensus is None else body | {"consensus": dict(consensus)}
 
 
 def events_of(body: Mapping[str, Any]) -> tuple[LiveEvent, ...]:
@@ -131,7 +139,7 @@ def events_of(body: Mapping[str, Any]) -> tuple[LiveEvent, ...]:
     Raises:
         DataError: it is no body of a batch.
     """
-    _expect(body, _BATCH, "a batch")
+    _expect(body, _NETWORK_BATCH if "consensus" in body else _BATCH, "a batch")
     return tuple(event_from_json(form) for form in body["events"])
 
 

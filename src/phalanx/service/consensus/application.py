@@ -243,8 +243,8 @@ class Application:
             for place, member in enumerate(chain.members)
         ]
         decisions = decide_batch(batch.events, votes, chain.f)
-        body = batch_body(batch.events, decisions, f=chain.f, mode=chain.mode)
-        body["consensus"] = consensus_body(chain, batch, height, box, votes, ordered)
+        told = consensus_body(chain, batch, height, box, votes, ordered)
+        body = batch_body(batch.events, decisions, f=chain.f, mode=chain.mode, consensus=told)
         return body, [int(decision.verdict) for decision in decisions]
 
     def _commit(self, request: abci.RequestCommit) -> abci.ResponseCommit:

@@ -136,7 +136,7 @@ class Voter:
 
     def close(self) -> None:
         """Ends the thread once it has done what was asked."""
-        self._thread.shutdown(cancel_futures=True)
+        self._thread.shutdown()
 
     def _votes(self, events: Sequence[LiveEvent]) -> Vote | None:
         if self._lost:
