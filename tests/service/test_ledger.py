@@ -225,7 +225,7 @@ def test_a_folder_that_cannot_be_is_refused(tmp_path: Path) -> None:
         Ledger.open(tmp_path / "file", key_of(0))
     for asked in ({"fsync_s": -1.0}, {"fsync_s": float("nan")}, {"segment_bytes": 0}):
         with pytest.raises(UsageError, match="expected 0 or more"):
-            Ledger.open(tmp_path / "ledger", key_of(0), **asked)
+            Ledger.open(tmp_path / "ledger", key_of(0), **asked)  # type: ignore[arg-type]
     if os.geteuid():
         (tmp_path / "closed").mkdir(mode=0o500)
         with pytest.raises(DataError, match="Permission denied"):
@@ -356,8 +356,8 @@ def test_a_member_is_replaced(tmp_path: Path) -> None:
     """A member that said two things is given another key; its ledger verifies before and after."""
     members = Members.of({"phalanx": key_of(0).public, "b": key_of(1).public})
     ledger = Ledger.open(tmp_path, key_of(0), members=members)
-    said = [Statement.signed(key_of(1), "b", 1, "vote", {"votes": [vote]}) for vote in (0, 1)]
-    ledger.append("evidence", equivocation(*said, members))
+    one, other = (Statement.signed(key_of(1), "b", 1, "vote", {"votes": [vote]}) for vote in (0, 1))
+    ledger.append("evidence", equivocation(one, other, members))
     entry = ledger.replace_member("b", key_of(2).public, "said two things at height 1")
     assert entry.body == {
         "member": "b",

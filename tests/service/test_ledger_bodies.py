@@ -29,7 +29,9 @@ from phalanx.types import Verdict
 @given(st.lists(pairs, max_size=4))
 def test_what_was_decided_reads_back(drawn: list[Any]) -> None:
     decided = [records(pair) for pair in drawn]
-    body = batch_body([event for event, _ in decided], [decision for _, decision in decided], f=0, mode="shadow")
+    body = batch_body(
+        [event for event, _ in decided], [decision for _, decision in decided], f=0, mode="shadow"
+    )
     read = json.loads(canonical(body))
     assert read == body
     assert events_of(read) == tuple(event for event, _ in decided)

@@ -313,8 +313,8 @@ def test_what_was_signed_and_cannot_be_true_is_found(
 
 
 def test_evidence_of_a_lie_verifies(tmp_path: Path) -> None:
-    said = [Statement.signed(key_of(0), "phalanx", 1, "vote", {"votes": [vote]}) for vote in (0, 1)]
-    forged(tmp_path, [("evidence", equivocation(*said, ONE))], SIGNER)
+    one, other = (Statement.signed(key_of(0), "phalanx", 1, "vote", {"votes": [vote]}) for vote in (0, 1))
+    forged(tmp_path, [("evidence", equivocation(one, other, ONE))], SIGNER)
     assert verify_ledger(tmp_path, ONE).findings == ()
     assert reasons(tmp_path, Members.of({"phalanx": key_of(1).public}))
 

@@ -80,7 +80,8 @@ def _refuse_other_keys(value: Any) -> None:
             _refuse_other_keys(item)
 
 
-_LEAVES = frozenset((str, int, float, bool, type(None)))  # asked first: this is done for every value of every event
+# asked first, for this is done for every value of every event
+_LEAVES = frozenset((str, int, float, bool, type(None)))
 _NESTED = (dict, list, tuple)
 
 

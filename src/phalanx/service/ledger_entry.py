@@ -81,7 +81,7 @@ class Head:
                 f'not a head: expected an object with "format": "{_HEAD_FORMAT}". See phalanx ledger head'
             )
         height, hashed, signatures = form.get("height"), form.get("hash"), form.get("signatures")
-        if type(height) is int and height >= 0 and _is(_HASH, hashed) and _all_signed(signatures):
+        if type(height) is int and height >= 0 and _is(hashed, _HASH) and _all_signed(signatures):
             return cls(height, hashed, signatures)
         raise DataError("not a head: expected height, hash (64 hexadecimal digits) and signatures by member")
 
@@ -143,7 +143,7 @@ class Entry:
             raise DataError("height is not a whole number from 1 on")
         if form["kind"] not in KINDS:
             raise DataError(f"kind is none of {', '.join(KINDS)}")
-        if not (_is(_HASH, form["hash"]) and _is(_HASH, form["previous"])):
+        if not (_is(form["hash"], _HASH) and _is(form["previous"], _HASH)):
             raise DataError("hash or previous is not 64 hexadecimal digits in lower case")
         if not isinstance(form["body"], dict) or not _all_signed(form["signatures"]):
             raise DataError(
@@ -231,9 +231,9 @@ def _line(entry: Entry, body: str) -> bytes:
     ).encode("ascii")
 
 
-def _is(pattern: re.Pattern[str], value: object) -> TypeGuard[str]:
+def _is(value: object, pattern: re.Pattern[str]) -> TypeGuard[str]:
     return isinstance(value, str) and pattern.fullmatch(value) is not None
 
 
 def _all_signed(signatures: object) -> TypeGuard[dict[str, str]]:
-    return isinstance(signatures, dict) and all(_is(_SIGNATURE, text) for text in signatures.values())
+    return isinstance(signatures, dict) and all(_is(text, _SIGNATURE) for text in signatures.values())
