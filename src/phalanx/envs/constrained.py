@@ -25,7 +25,10 @@ from phalanx.stl.jitted import JitMonitor
 from phalanx.stl.specs import Spec
 from phalanx.types import Column, Observation, ObservationSpec, Score, TimeStep, Truth
 
-__all__ = ["Constrained", "ConstrainedState", "unconstrained"]
+__all__ = ["MARGIN", "Constrained", "ConstrainedState", "unconstrained"]
+
+MARGIN = "margin_"
+"""What the column of a specification's margin begins with."""
 
 
 class ConstrainedState(eqx.Module):
@@ -79,7 +82,7 @@ class Constrained(Environment):
         self.shown = shown
         spec = inner.spec
         if shown:
-            margins = tuple(Column(f"margin_{self.specs[i].name}", "context") for i in self._observed)
+            margins = tuple(Column(f"{MARGIN}{self.specs[i].name}", "context") for i in self._observed)
             spec = replace(spec, numeric=(*spec.numeric, *margins), n_core=spec.n_core + len(self.specs))
         self.spec = spec
 

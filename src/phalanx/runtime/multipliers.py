@@ -28,8 +28,8 @@ class MultiplierConfig:
         adapt: whether prices move at all.
     """
 
-    level: float = 0.98
-    rate: float = 0.25
+    level: float = 0.99
+    rate: float = 1.0
     most: float = 10.0
     adapt: bool = True
 

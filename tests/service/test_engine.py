@@ -1,0 +1,231 @@
+"""The live engine: the same answers as the path that evaluation takes, whatever the batches, across a restart."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from runtime.committees import committee_of
+from runtime.recorded import frame
+
+from phalanx.data.encoder import Encoder
+from phalanx.data.events import EventTable
+from phalanx.envs.recorded import record
+from phalanx.envs.stream import StreamConfig, StreamEnv
+from phalanx.errors import RunError, UsageError
+from phalanx.runtime.decide import Committee, deployed
+from phalanx.runtime.watch import ballot, verdicts, watch
+from phalanx.service.engine import Engine, EngineConfig
+from phalanx.service.live import watchable
+from phalanx.service.model import Model
+from phalanx.service.records import LiveDecision, LiveEvent
+from phalanx.stl.offline import robustness
+from phalanx.stl.specs import parse_specs
+from phalanx.types import Verdict
+
+TABLE = EventTable.of(frame(3))
+ENCODER = Encoder.fit(TABLE)
+SPECS = parse_specs(
+    """
+@spec few_alerts
+always (sum(alerted, 15) <= 3)
+@spec calm
+always (suspicion <= 0.5)
+@spec truth
+always (missed <= 0)
+"""
+)
+SMALL = EngineConfig(slots=64, batch=16, host_share=1.0)
+
+
+def environment() -> StreamEnv:
+    """The recorded rows as evaluation watches them."""
+    return StreamEnv(record(ENCODER.encode(TABLE)), ENCODER.spec(16), StreamConfig(n_entities=16))
+
+
+def model(threshold: float = 0.5, seed: int = 0) -> Model:
+    """A committee with random parameters, behind no shield."""
+    committee = deployed(committee_of(environment(), seed=seed))
+    return Model(committee, threshold, 4, ENCODER, watchable(committee, tuple(SPECS)), f"model {seed}")
+
+
+MODEL = model()
+
+
+def events(table: EventTable = TABLE) -> list[LiveEvent]:
+    """The rows as live events."""
+    own = ("time_ns", "host", "subject", "parent", "kind", "label", "campaign")
+    return [
+        LiveEvent(
+            id=f"e{i}",
+            time_ns=row["time_ns"],
+            host=row["host"],
+            subject=row["subject"],
+            parent=row["parent"],
+            kind=row["kind"],
+            attributes={name: value for name, value in row.items() if name not in own},
+        )
+        for i, row in enumerate(table.frame.iter_rows(named=True))
+    ]
+
+
+EVENTS = events()
+
+
+def many(n: int, processes: int, seed: int, hosts: int = 2) -> list[LiveEvent]:
+    """Events of more processes than there are places, some with earlier times."""
+    rng = np.random.default_rng(seed)
+    base = [EVENTS[i] for i in rng.integers(0, len(EVENTS), n)]
+    time_ns = np.cumsum(rng.integers(-(10**9), 60 * 10**9, n)) + 10**18
+    return [
+        dataclasses.replace(
+            event,
+            id=f"m{i}",
+            time_ns=int(time_ns[i]),
+            host=f"h{rng.integers(0, hosts)}",
+            subject=f"p{rng.integers(0, processes)}",
+            parent=f"p{rng.integers(0, processes)}",
+        )
+        for i, event in enumerate(base)
+    ]
+
+
+def in_parts(engine: Engine, items: Sequence[LiveEvent], cuts: Sequence[int]) -> list[LiveDecision]:
+    """The decisions where events come in batches that end at the cuts."""
+    ends = sorted({min(cut, len(items)) for cut in cuts} | {len(items)})
+    found: list[LiveDecision] = []
+    for begin, end in zip([0, *ends], ends, strict=False):
+        found += engine.decide(items[begin:end])
+    return found
+
+
+def test_answers_are_those_of_evaluation() -> None:
+    engine = Engine(MODEL, dataclasses.replace(SMALL, answering="nothing"))
+    decided = engine.decide(EVENTS)
+    env = environment()
+    watched = watch(env, MODEL.committee, jax.random.key(0), 4, n_lanes=1)
+    votes = ballot(watched, 0.5, MODEL.committee.f)
+    assert [list(map(int, each.votes)) for each in decided] == votes.tolist()  # type: ignore[arg-type]
+    assert [int(each.verdict) for each in decided] == verdicts(votes, MODEL.committee.f).tolist()
+    np.testing.assert_allclose([each.score for each in decided], watched.score, rtol=1e-5)
+    assert len({each.verdict for each in decided}) > 1
+
+
+@given(cuts=st.lists(st.integers(1, 199), max_size=12), seed=st.integers(0, 3))
+def test_batches_make_no_difference(cuts: list[int], seed: int) -> None:
+    items = many(200, processes=90, seed=seed)
+    config = dataclasses.replace(SMALL, answering="all", slots=32)
+    assert in_parts(Engine(MODEL, config), items, cuts) == Engine(MODEL, config).decide(items)
+
+
+@pytest.mark.parametrize("at", [0, 1, 57, 160])
+def test_a_restart_makes_no_difference(tmp_path: Path, at: int) -> None:
+    items = many(200, processes=90, seed=5)
+    config = dataclasses.replace(SMALL, answering="all", slots=32)
+    whole = Engine(MODEL, config)
+    expected = whole.decide(items)
+    first = Engine(MODEL, config)
+    found = first.decide(items[:at])
+    first.save(tmp_path / "state", height=7)
+    second = Engine(MODEL, config)
+    assert second.restore(tmp_path / "state") == {"height": 7}
+    assert found + second.decide(items[at:]) == expected
+    assert second.counters == whole.counters and second.counters["without_memory"] > 0
+
+
+def test_a_damaged_or_foreign_snapshot_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    engine = Engine(MODEL, SMALL)
+    engine.decide(EVENTS[:20])
+    engine.save(path)
+    with pytest.raises(RunError, match="another model"):
+        Engine(model(seed=1), SMALL).restore(path)
+    content = bytearray(path.read_bytes())
+    for place in (0, 20, 90, len(content) // 2, len(content) - 1):
+        path.write_bytes(bytes([*content[:place], content[place] ^ 1, *content[place + 1 :]]))
+        with pytest.raises(RunError, match="damaged"):
+            Engine(MODEL, SMALL).restore(path)
+    path.write_bytes(bytes(content[:-3]))
+    with pytest.raises(RunError, match="damaged"):
+        Engine(MODEL, SMALL).restore(path)
+
+
+def test_robustness_is_that_of_the_whole_trace() -> None:
+    decided = Engine(MODEL, SMALL).decide(EVENTS)
+    assert [each.name for each in MODEL.specs] == ["few_alerts", "calm"]  # the truth is not known live
+    alerted = np.array([float(each.verdict == Verdict.ALERT) for each in decided])
+    expected = robustness("sum(alerted, 15) <= 3", {"alerted": alerted})
+    # a window cut at the trace's beginning is judged as far as it goes
+    np.testing.assert_allclose([each.robustness["few_alerts"] for each in decided], expected, atol=1e-6)
+
+
+def test_evidence_names_the_latest_events_of_the_process() -> None:
+    decided = Engine(MODEL, SMALL).decide(EVENTS)
+    for i, each in enumerate(decided):
+        own = [event.id for event in EVENTS[: i + 1] if event.subject == each.subject]
+        assert each.evidence == tuple(own[-8:])
+
+
+def test_another_model_takes_over_with_what_is_known_of_processes() -> None:
+    other = model(seed=4)
+    engine = Engine(MODEL, SMALL)
+    engine.decide(EVENTS[:100])
+    engine.swap(other)
+    after = engine.decide(EVENTS[100:])
+    assert {each.model for each in after} == {other.digest}
+    # an engine that had the other model's parameters all along and forgets what members remember at that place
+    fresh = Engine(dataclasses.replace(other, threshold=0.5), SMALL)
+    assert [each.evidence for each in after] != [each.evidence for each in fresh.decide(EVENTS[100:])]
+
+
+def test_time_is_set_back_without_a_change_of_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    items = [dataclasses.replace(e, time_ns=e.time_ns + 10**9 * 300 * i) for i, e in enumerate(EVENTS)]
+    config = dataclasses.replace(SMALL, answering="all")
+    expected = Engine(MODEL, config).decide(items)
+    monkeypatch.setattr("phalanx.service.engine._REBASE_S", 2048.0)
+    found = in_parts(Engine(MODEL, config), items, range(0, 300, 16))
+    assert [e.verdict for e in found] == [e.verdict for e in expected]
+    np.testing.assert_allclose([e.score for e in found], [e.score for e in expected], atol=1e-3)
+
+
+def test_a_past_time_counts_as_the_latest_seen() -> None:
+    late = dataclasses.replace(EVENTS[50], time_ns=EVENTS[0].time_ns - 10**15)
+    now = dataclasses.replace(EVENTS[50], time_ns=EVENTS[49].time_ns)
+    engines = [Engine(MODEL, SMALL) for _ in range(2)]
+    answers = [
+        engine.decide([*EVENTS[:50], event, *EVENTS[51:80]])
+        for engine, event in zip(engines, (late, now), strict=True)
+    ]
+    assert [e.score for e in answers[0]] == [e.score for e in answers[1]]
+    assert [engine.counters["from_the_past"] for engine in engines] == [1, 0]
+
+
+def test_too_little_memory_is_refused() -> None:
+    with pytest.raises(UsageError, match="at least 32 a host"):
+        Engine(MODEL, dataclasses.replace(SMALL, slots=16))
+
+
+def test_one_program_serves_every_number_of_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(MODEL, SMALL)
+    engine.decide(EVENTS[:3])
+    counted: list[Any] = []
+    decide = Committee.n_members.fget
+    monkeypatch.setattr(
+        Committee,
+        "n_members",
+        property(lambda self: counted.append(1) or decide(self)),  # type: ignore[misc]
+    )
+    for n in (1, 2, 16):
+        engine.decide(EVENTS[3 : 3 + n])
+    assert not counted  # nothing was traced again
+
+
+def test_rows_of_another_type_are_as_a_table_has_them() -> None:
+    frame_ = TABLE.frame.with_columns(pl.col("size").cast(pl.Int64))
+    assert Engine(MODEL, SMALL).decide(events(EventTable.of(frame_)))[0].event_id == "e0"
