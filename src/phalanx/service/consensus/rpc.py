@@ -1,9 +1,9 @@
 """The engine's own RPC, over its Unix socket: how a node's process hands it submissions."""
 
 import base64
+import contextlib
 import http.client
 import json
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ class _Connection(http.client.HTTPConnection):
 
 
 class EngineRpc:
-    """Calls an engine; a connection a thread.
+    """Calls an engine, from any thread; a connection a call, which costs little on a Unix socket.
 
     Args:
         path: of the engine's socket.
@@ -34,7 +34,6 @@ class EngineRpc:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._own = threading.local()
 
     def submit(self, raw: bytes) -> str | None:
         """Hands over a transaction; why it was refused, or None."""
@@ -58,16 +57,9 @@ class EngineRpc:
             OSError, http.client.HTTPException: it is not there, or does not answer in time.
         """
         body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
-        connection = getattr(self._own, "connection", None)
-        if connection is None:
-            connection = self._own.connection = _Connection(self._path)
-        try:
+        with contextlib.closing(_Connection(self._path)) as connection:
             connection.request("POST", "/", body, {"Content-Type": "application/json"})
             told = json.loads(connection.getresponse().read())
-        except BaseException:
-            connection.close()
-            self._own.connection = None
-            raise
         if "error" in told:
             problem = told["error"]
             raise DataError(str(problem.get("data") or problem.get("message")))
