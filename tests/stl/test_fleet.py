@@ -69,7 +69,7 @@ def windowed(values: NDArray[np.float64], t: int, length: int) -> NDArray[np.flo
     return values[max(0, t - length + 1) : t + 1]
 
 
-@pytest.mark.parametrize("length", [1, 2, 3, 31, 257, 1000])
+@pytest.mark.parametrize("length", [1, 2, 3, 31, 255, 256, 257, 300, 1000])
 @pytest.mark.parametrize("combine", [np.minimum, np.maximum, np.add])
 def test_windows_of_any_length(length: int, combine: np.ufunc) -> None:
     rng = np.random.default_rng(length)
@@ -80,6 +80,28 @@ def test_windows_of_any_length(length: int, combine: np.ufunc) -> None:
         found = window(None, values[t]) if t % 3 else window(np.arange(7), values[t])
         if t % 7 == 0 or length < 9:
             assert found.tolist() == combine.reduce(windowed(values, t, length), axis=0).tolist()
+
+
+@pytest.mark.parametrize("length", [7, 256, 261])
+@pytest.mark.parametrize("combine", [np.minimum, np.maximum, np.add])
+def test_entities_that_begin_anew_leave_their_neighbours_alone(length: int, combine: np.ufunc) -> None:
+    rng = np.random.default_rng(length)
+    pad = {np.minimum: math.inf, np.maximum: -math.inf, np.add: -0.0}[combine]
+    window, taken = FleetWindow(5, combine, pad, length), [[] for _ in range(5)]
+    for t in range(3 * length):
+        rows = None if t % 2 else np.flatnonzero(rng.random(5) < 0.7)
+        values = rng.integers(-99, 99, 5 if rows is None else rows.size).astype(float)
+        found = window(rows, values)
+        for entity, value in zip(range(5) if rows is None else rows, values, strict=True):
+            taken[entity].append(value)
+        if t % 5 == 0 or length < 9:
+            told = [combine.reduce(taken[at][-length:]) for at in (range(5) if rows is None else rows)]
+            assert found.tolist() == told
+        if rng.random() < 4 / length:
+            anew = np.flatnonzero(rng.random(5) < 0.4)
+            window.reset(anew)
+            for entity in anew:
+                taken[entity].clear()
 
 
 @pytest.mark.parametrize("newest_last", [True, False])
@@ -128,7 +150,7 @@ def test_memory_is_there_from_the_start_and_is_the_windows() -> None:
     for _ in range(50):
         fleet.update({"x": np.zeros(64)})
     assert fleet.bytes_per_entity == before
-    assert 8 * 1000 < before < 8 * 1000 + 100
+    assert 8 * 1000 < before < 8 * 1000 + 200
     assert Fleet("H x < 100", 64).bytes_per_entity < 64
 
 

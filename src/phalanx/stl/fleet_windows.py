@@ -22,16 +22,24 @@ Series = NDArray[np.float64]
 Values = Series | np.float64  # the latter of what is the same for all entities
 Rows = NDArray[np.intp] | None
 _MANY = 256  # samples, from which on closing blocks one by one, in place, is faster than copying them
+_LINE = 8  # numbers in a line of a cache
 
 
 class _Ring:
-    """So many places an entity, and where it is in them."""
+    """So many places an entity, and where it is in them.
 
-    def __init__(self, entities: int, length: int, starts: NDArray[np.intp] | int = 0) -> None:
+    Where they are many, each call would find an eighth of the entities at a place that no cache has yet. With ``lines``
+    those in lockstep come to a new line of the cache in one and the same call: there the waits overlap.
+    """
+
+    def __init__(
+        self, entities: int, length: int, starts: NDArray[np.intp] | int = 0, *, lines: bool = False
+    ) -> None:
         self.length = length
-        self._width = length + 1 | 1  # one place to spare; an odd stride spreads the entities over the caches
-        self._first = np.arange(entities) * self._width
         self._starts = np.broadcast_to(np.asarray(starts, np.intp), (entities,))
+        # one place to spare; an odd stride, of places or of lines, spreads the entities over the caches
+        self._width = (-(-(length + _LINE) // _LINE) | 1) * _LINE if lines else length + 1 | 1
+        self._first = np.arange(entities) * self._width + (-self._starts % _LINE if lines else 0)
         self._at = self._first + self._starts
         self._last = self._first + length
 
@@ -54,8 +62,12 @@ class _Ring:
         return np.full(self._first.size * self._width, value)
 
     def table(self, flat: Series) -> Series:
-        """The places as a row an entity."""
+        """A row an entity, what is to spare too; its places begin with the row, with ``lines`` up to a line later."""
         return flat.reshape(-1, self._width)
+
+    def block(self, flat: Series, row: np.intp) -> Series:
+        """An entity's places."""
+        return flat[self._first[row] : self._last[row]]
 
     def restart(self, rows: NDArray[np.intp]) -> None:
         self._at[rows] = self._first[rows] + self._starts[rows]
@@ -69,7 +81,7 @@ class FleetDelay:
     """What each entity took in ``length`` calls ago; the pad until then."""
 
     def __init__(self, entities: int, length: int, pad: float) -> None:
-        self._ring, self._pad = _Ring(entities, length), pad
+        self._ring, self._pad = _Ring(entities, length, lines=length >= _MANY), pad
         self._held = self._ring.empty(pad)
 
     def __call__(self, rows: Rows, values: Values) -> Series:
@@ -106,7 +118,7 @@ class FleetWindow:
         if length is not None:
             apart = combine is not np.add  # the order of terms matters to sums only
             starts = np.arange(entities) * length // entities if apart else -begun % length
-            self._ring = _Ring(entities, length, starts)
+            self._ring = _Ring(entities, length, starts, lines=length >= _MANY)
             self._held = self._ring.empty(pad)
 
     def __call__(self, rows: Rows, values: Values) -> Series:
@@ -121,19 +133,19 @@ class FleetWindow:
         self._held[places] = values
         full = self._ring.move(rows, places)
         if full.size:
-            self._close(self._ring.table(self._held), full)
+            self._close(self._held, self._ring, full)
         return found
 
-    def _close(self, table: Series, rows: NDArray[np.intp]) -> None:
+    def _close(self, held: Series, ring: _Ring, rows: NDArray[np.intp]) -> None:
         """Combines each value of a full block with all after it."""
         self._sum[rows] = self._pad
-        length = self._ring.length if self._ring else 0
-        if length < _MANY:
-            blocks = table[rows, :length][:, ::-1]
-            table[rows, :length] = self._combine.accumulate(blocks, axis=1)[:, ::-1]
+        if ring.length < _MANY:
+            table = ring.table(held)
+            blocks = table[rows, : ring.length][:, ::-1]
+            table[rows, : ring.length] = self._combine.accumulate(blocks, axis=1)[:, ::-1]
             return
         for row in rows:
-            backwards = table[row, :length][::-1]
+            backwards = ring.block(held, row)[::-1]
             self._combine.accumulate(backwards, out=backwards)
 
     def reset(self, rows: NDArray[np.intp]) -> None:
