@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from service.hands import Hands
 
 from phalanx.errors import DataError
+from phalanx.service.actors import Actor
 from phalanx.service.clock import Moment, SystemClock, Timeline
 from phalanx.service.records import LiveEvent
 from phalanx.service.restrictions import Restriction, State, Target, restriction_id, target_of
@@ -231,14 +233,19 @@ fields = st.fixed_dictionaries(
         "by": st.text(),
         "why": st.text(),
         "shadow": st.booleans(),
-        "ancestors": st.lists(st.text(), max_size=2).map(tuple),
+        "actor": st.none() | st.tuples(st.text(), st.none() | numbers, st.lists(st.text(), max_size=2)),
     }
 )
 
 
 @given(fields)
 def test_json_round_trip(values: dict) -> None:
-    times = {name: values[name] and Moment(*values[name]) for name in ("asked", "applied", "ended")}
+    times: dict[str, Any] = {
+        name: values[name] and Moment(*values[name]) for name in ("asked", "applied", "ended")
+    }
+    if values["actor"] is not None:
+        name, pid, ancestors = values["actor"]
+        times["actor"] = Actor("h", "p", "FORK", pid, name, name, name, tuple(ancestors))
     restriction = Restriction(**values | times)
     again = json.loads(json.dumps(restriction.as_json()))
     assert Restriction.of(again) == restriction
@@ -255,7 +262,8 @@ def test_json_round_trip(values: dict) -> None:
         {"verdict": 9},
         {"target": {"host": "h"}},
         {"extra": 1},
-        {"ancestors": None},
+        {"actor": 3},
+        {"actor": {"host": "h"}},
     ],
 )
 def test_a_damaged_form_is_refused_in_words(change: dict) -> None:

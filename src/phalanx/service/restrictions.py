@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from phalanx.errors import DataError
+from phalanx.service.actors import Actor
 from phalanx.service.clock import Moment
 from phalanx.service.records import LiveEvent
 from phalanx.types import Verdict
@@ -140,7 +141,7 @@ class Restriction:
         by: the operator who approved, refused or lifted it last.
         why: the reason given for it.
         shadow: whether it only would have been: nothing is ever sent for it.
-        ancestors: subjects of the process's parent, its parent's and so on, as far as they were known.
+        actor: who acted, for the guards to look at again when it is approved.
     """
 
     id: str
@@ -157,7 +158,7 @@ class Restriction:
     by: str = ""
     why: str = ""
     shadow: bool = False
-    ancestors: tuple[str, ...] = ()
+    actor: Actor | None = None
 
     @property
     def open(self) -> bool:
@@ -233,7 +234,7 @@ class Restriction:
             "by": self.by,
             "why": self.why,
             "shadow": self.shadow,
-            "ancestors": list(self.ancestors),
+            "actor": self.actor and self.actor.as_json(),
         }
 
     @staticmethod
@@ -248,7 +249,7 @@ class Restriction:
             fields["target"] = Target(**fields["target"])
             fields["verdict"] = Verdict(fields["verdict"])
             fields["state"] = State(fields["state"])
-            fields["ancestors"] = tuple(fields["ancestors"])
+            fields["actor"] = None if fields["actor"] is None else Actor.of(fields["actor"])
             fields["asked"] = Moment.of(fields["asked"])
             for name in ("applied", "ended"):
                 fields[name] = None if fields[name] is None else Moment.of(fields[name])
