@@ -1,5 +1,6 @@
 """Admission: valid events as they are, anything else refused in words of our own, nothing raised, no secret kept."""
 
+import dataclasses
 import json
 import math
 import os
@@ -33,8 +34,12 @@ VALID: dict[str, Any] = {
 }
 
 
-def redact(text: str) -> str:
-    return text.replace(SECRET, "***")
+def redact(event: LiveEvent) -> LiveEvent:
+    values = {
+        name: value.replace(SECRET, "***") if isinstance(value, str) else value
+        for name, value in event.attributes.items()
+    }
+    return dataclasses.replace(event, attributes=values)
 
 
 def admission(**limits: int) -> Admission:
@@ -332,6 +337,23 @@ def test_a_million_changed_events_never_break_admission() -> None:
 
 
 def test_the_check_sees_a_secret() -> None:
-    taken = Admission(lambda text: text, lambda: NOW)
+    taken = Admission(lambda event: event, lambda: NOW)
     with pytest.raises(AssertionError):
         check(json.dumps({**VALID, "command": SECRET}).encode(), taken)
+
+
+def test_secrets_are_told_by_the_names_of_attributes() -> None:
+    from phalanx.service.redaction import redact_event
+
+    form = {
+        **VALID,
+        "password": 1234,
+        "command": "mysql -phunter2",
+        "env": "A=1 API_KEY=abc",
+        "secret": "x" * 9_000,
+    }
+    for _ in range(2):  # the second time from what is remembered
+        found = Admission(redact_event, lambda: NOW).admit(json.dumps(form).encode())
+        assert isinstance(found, LiveEvent)
+        assert found.attributes["password"] == found.attributes["secret"] == "***"
+        assert (found.attributes["command"], found.attributes["env"]) == ("mysql -p***", "A=1 API_KEY=***")

@@ -106,7 +106,7 @@ class Admission:
     """Makes events of what clients send.
 
     Args:
-        redact: takes secrets out of a text.
+        redact: takes secrets out of an event's attributes (``redaction.redact_event``).
         wall_ns: this machine's time, in ns since 1970.
         limits: what is admitted.
 
@@ -115,23 +115,27 @@ class Admission:
             truth that were ``dropped``.
 
     Example:
-        >>> admission = Admission(lambda text: text.replace("hunter2", "***"), lambda: 10**18)
-        >>> sent = b'{"time_ns": 5, "subject": "web-1:7", "kind": "EVENT_EXECUTE", "command": "login hunter2"}'
+        >>> from phalanx.service.redaction import redact_event
+        >>> admission = Admission(redact_event, lambda: 10**18)
+        >>> sent = b'{"time_ns": 5, "subject": "web-1:7", "kind": "EVENT_EXECUTE", "command": "login -password=x"}'
         >>> event = admission.admit(sent)
         >>> event.kind, event.attributes["command"], len(event.id)
-        ('EXECUTE', 'login ***', 32)
+        ('EXECUTE', 'login -password=***', 32)
         >>> refused = admission.admit(b'{"time_ns": 5, "subject": "", "kind": "READ"}', 3, "line 4")
         >>> refused.reason.value, refused.message
         ('empty-field', 'line 4: subject is empty')
     """
 
     def __init__(
-        self, redact: Callable[[str], str], wall_ns: Callable[[], int], limits: Limits = Limits()
+        self,
+        redact: Callable[[LiveEvent], LiveEvent],
+        wall_ns: Callable[[], int],
+        limits: Limits = Limits(),
     ) -> None:
         self.limits = limits
         self.counts: Counter[str] = Counter()
         self._redact, self._wall_ns = redact, wall_ns
-        self._clean: set[str] = set()
+        self._clean: set[tuple[str, str]] = set()
 
     def split(self, body: bytes, *, lines: bool) -> list[tuple[str, bytes]] | Refused:
         """The events of a body, each with its place in words, not yet looked at.
@@ -217,9 +221,13 @@ class Admission:
         names["kind"] = names["kind"].removeprefix(_KIND_PREFIX)
         if not names["kind"]:
             raise _RefusalError(Reason.EMPTY, ": kind is empty", "Give it a text")
-        attributes = self._attributes(form)
-        content = {"time_ns": time_ns, "attributes": attributes, **names}
         named = self._id(form)
+        attributes = self._redacted({**names, **self._attributes(form)})
+        content = {
+            "time_ns": time_ns,
+            **{name: str(attributes.pop(name)) for name in names},
+            "attributes": {name: self._cut(value) for name, value in attributes.items()},
+        }
         if named is None:
             keyed = {**content, "key": key, "index": index} if key else content
             named = digest("event", canonical(keyed))[:32]
@@ -265,7 +273,7 @@ class Admission:
             )
         plain = escaped(value)
         self.counts["escaped"] += plain is not value
-        return self._redacted(plain)
+        return plain
 
     def _id(self, form: Mapping[str, Any]) -> str | None:
         value = form.get("id")
@@ -293,7 +301,7 @@ class Admission:
             if name in _OWN:
                 continue
             role = _role(name)
-            if role is None or self._redacted(name) != name:
+            if role is None or self._redacted({"": name})[""] != name:
                 raise _RefusalError(
                     Reason.NAME,
                     f": the name at position {position} is none",
@@ -313,9 +321,7 @@ class Admission:
 
     def _value(self, name: str, value: Any) -> Value:
         kind = type(value)
-        if kind is str:
-            return self._text(value)
-        if value is None or kind is bool:
+        if value is None or kind is str or kind is bool:
             return value
         if kind is int and -_INT64 <= value < _INT64:
             return value
@@ -329,24 +335,27 @@ class Admission:
             )
         raise _RefusalError(Reason.NUMBER, f": {name} is beyond 64 bits", "Send a smaller number, or text")
 
-    def _text(self, value: str) -> str:
-        plain = self._redacted(value)
-        if len(plain) <= self.limits.text:
-            return plain
-        self.counts["cut"] += 1
-        return plain[: self.limits.text]
-
-    def _redacted(self, value: str) -> str:
-        if value in self._clean:
+    def _cut(self, value: Value) -> Value:
+        if not isinstance(value, str) or len(value) <= self.limits.text:
             return value
-        plain = self._redact(value)
-        if plain != value:
-            self.counts["redacted"] += 1
-        elif len(value) <= self.limits.name:  # paths and names come again and again; a secret is never kept
-            if len(self._clean) >= _REMEMBERED:
-                self._clean.clear()
-            self._clean.add(value)
-        return plain
+        self.counts["cut"] += 1
+        return value[: self.limits.text]
+
+    def _redacted(self, values: dict[str, Value]) -> dict[str, Value]:
+        """The values without secrets, by the names that they have."""
+        clean = self._clean
+        unknown = {name: value for name, value in values.items() if (name, value) not in clean}
+        if not unknown:
+            return values
+        redacted = self._redact(LiveEvent("", 0, "", "", "", attributes=unknown)).attributes
+        for name, value in unknown.items():
+            if redacted[name] != value:
+                self.counts["redacted"] += 1
+            elif isinstance(value, str) and len(value) <= self.limits.name:
+                if len(clean) >= _REMEMBERED:
+                    clean.clear()
+                clean.add((name, value))  # paths and names come again and again; a secret is never kept
+        return {name: redacted.get(name, value) for name, value in values.items()}
 
 
 def escaped(text: str) -> str:
