@@ -27,11 +27,11 @@ from phalanx.runtime.compile_cache import use_compile_cache
 from phalanx.runtime.config import RunConfig
 from phalanx.runtime.decide import Committee
 from phalanx.runtime.evaluate import TUNED, evaluate
-from phalanx.runtime.learner import LearnerConfig, init_train_state
+from phalanx.runtime.learner import LearnerConfig, init_train_state, learner_config
 from phalanx.runtime.rollout import Rollout, collect, init_world
 from phalanx.runtime.store import run_folders
 from phalanx.runtime.task import build_task
-from phalanx.runtime.train import learner_config, train
+from phalanx.runtime.train import train
 
 RIVALS = ("always-allow", "always-block", "random", TUNED)
 

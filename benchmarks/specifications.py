@@ -29,7 +29,7 @@ from phalanx.runtime.compile_cache import use_compile_cache
 from phalanx.runtime.config import RunConfig
 from phalanx.runtime.decide import shielded
 from phalanx.runtime.episodes import run_episodes
-from phalanx.runtime.evaluate import load_committee
+from phalanx.runtime.kept import load_committee
 from phalanx.runtime.policies import CommitteePolicy
 from phalanx.runtime.specifications import held, load_specs
 from phalanx.runtime.store import RunFolder, run_folders

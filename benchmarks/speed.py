@@ -17,9 +17,10 @@ import jax
 from machine import report
 
 from phalanx.runtime.config import RunConfig
+from phalanx.runtime.learner import learner_config
 from phalanx.runtime.rollout import collect
 from phalanx.runtime.task import build_task
-from phalanx.runtime.train import compiled_iteration, initial_state, learner_config
+from phalanx.runtime.train import compiled_iteration, initial_state
 
 # The sizes of the reference figures: 4 members, width 128, 2 epochs x 4 minibatches.
 REFERENCE = {"rollouts": "together", "hidden": 128, "memory": 128, "epochs": 2, "minibatches": 4}

@@ -13,8 +13,7 @@ from phalanx.agents.normalizer import NormalizerState
 from phalanx.envs.base import Environment
 from phalanx.runtime.config import RunConfig
 from phalanx.runtime.decide import Committee
-from phalanx.runtime.learner import LearnerConfig, init_committee
-from phalanx.runtime.train import learner_config
+from phalanx.runtime.learner import LearnerConfig, init_committee, learner_config
 from phalanx.types import Observation, ObservationSpec, TimeStep, Truth, Verdict
 
 __all__ = ["Charged", "ForkingToy", "Rewarded", "committee_of", "settings", "sure_of"]

@@ -12,7 +12,8 @@ from runtime.recorded import frame, small_run, write
 
 from phalanx.envs.export import simulate_table
 from phalanx.errors import RunError
-from phalanx.runtime.evaluate import evaluate, load_committee
+from phalanx.runtime.evaluate import evaluate
+from phalanx.runtime.kept import load_committee
 from phalanx.runtime.store import RunFolder, run_folders
 from phalanx.runtime.task import build_task
 from phalanx.runtime.train import RunConfig, train

@@ -25,10 +25,10 @@ from phalanx.runtime import train as training
 from phalanx.runtime.config import RunConfig
 from phalanx.runtime.evaluate import evaluate
 from phalanx.runtime.fingerprint import check_unchanged, fingerprints
-from phalanx.runtime.learner import iterate
+from phalanx.runtime.learner import iterate, learner_config
 from phalanx.runtime.progress import Progress
 from phalanx.runtime.store import RunFolder
-from phalanx.runtime.train import initial_state, learner_config, train
+from phalanx.runtime.train import initial_state, train
 
 ALWAYS = {
     "iteration",

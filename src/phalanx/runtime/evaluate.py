@@ -27,7 +27,7 @@ from phalanx.envs.constrained import Constrained, unconstrained
 from phalanx.envs.original import OriginalEnv
 from phalanx.envs.simulator import Simulator
 from phalanx.envs.stream import StreamEnv
-from phalanx.errors import PhalanxError, RunError, UsageError
+from phalanx.errors import PhalanxError, UsageError
 from phalanx.runtime.baselines import (
     choose_playbook,
     fit_classifier,
@@ -35,18 +35,17 @@ from phalanx.runtime.baselines import (
     references,
 )
 from phalanx.runtime.config import RunConfig
-from phalanx.runtime.decide import Committee, decide_events, deployed, init_guard, shielded, vote
+from phalanx.runtime.decide import Committee, decide_events, init_guard, shielded, vote
 from phalanx.runtime.episodes import Course, run_episodes
 from phalanx.runtime.fingerprint import check_unchanged
-from phalanx.runtime.learner import init_committee
-from phalanx.runtime.original import OriginalCommittee, init_original_state
+from phalanx.runtime.kept import load_committee
+from phalanx.runtime.original import OriginalCommittee
 from phalanx.runtime.original_judge import judge, majority, original_latency, original_specs
 from phalanx.runtime.policies import CommitteePolicy, ThresholdPolicy
 from phalanx.runtime.seeds import merged
 from phalanx.runtime.specifications import forecast, held, load_specs
 from phalanx.runtime.store import RunFolder, run_folders
 from phalanx.runtime.task import Part, Task, build_task, data_part
-from phalanx.runtime.train import learner_config
 from phalanx.runtime.watch import Watched, ballot, verdicts, watch
 from phalanx.runtime.yardstick import (
     PLAY,
@@ -61,7 +60,7 @@ from phalanx.stl.shield import Shield
 from phalanx.stl.specs import Spec
 from phalanx.types import Verdict
 
-__all__ = ["TUNED", "evaluate", "load_committee"]
+__all__ = ["TUNED", "evaluate"]
 
 _LOG = logging.getLogger("phalanx")
 _TEST_LANES = 128  # places on recorded rows that start with blank memory, as many as in validation
@@ -186,27 +185,6 @@ def _watched_by(
         loop = Constrained(task.validation.act, specs, shown=False)
         task = replace(task, validation=replace(task.validation, act=loop))
     return part, task, specs
-
-
-def load_committee(folder: RunFolder, config: RunConfig, env: Environment) -> tuple[Any, dict[str, Any]]:
-    """The kept committee of a run and its operating point.
-
-    Raises:
-        RunError: no checkpoint was kept, or it does not fit.
-    """
-    like = (
-        init_original_state(env, config, jax.random.key(0)).committee
-        if isinstance(env, OriginalEnv)
-        else deployed(init_committee(env.spec, learner_config(config), jax.random.key(0)))
-    )
-    point = folder.read_operating_point()
-    iteration, committee = folder.checkpoints.load(like, best=True)
-    if iteration != point["iteration"]:
-        raise RunError(
-            f"{folder.path}: the best checkpoint is of iteration {iteration}, its operating point of "
-            f"{point['iteration']}; a kill fell between the two. Go on with --resume, which validates again"
-        )
-    return committee, point
 
 
 def _evaluate_one(

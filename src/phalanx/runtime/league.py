@@ -34,7 +34,7 @@ from phalanx.runtime.baselines import (
     fixed_policy,
 )
 from phalanx.runtime.config import RunConfig
-from phalanx.runtime.evaluate import load_committee
+from phalanx.runtime.kept import load_committee
 from phalanx.runtime.operating import CommitteeFamily
 from phalanx.runtime.policies import Policy
 from phalanx.runtime.standings import (

@@ -1,5 +1,6 @@
 """One training iteration: rollout, credit, targets, statistics, update; a pure function of the training state."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,17 +13,13 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from phalanx.agents.credit import CREDIT_SCHEMES, best_votes, local_weight, relative_worth
 from phalanx.agents.network import Network, NetworkConfig, init_network, sensor_mask, vector_size
 from phalanx.agents.normalizer import (
-    NormalizerState,
     init_normalizer,
     normalize,
-    on_floor,
     rescale_head,
-    scale,
     update_normalizer,
 )
 from phalanx.agents.ppo import (
     Batch,
-    LossReport,
     PPOConfig,
     init_optimizer,
     make_optimizer,
@@ -30,20 +27,16 @@ from phalanx.agents.ppo import (
     update,
 )
 from phalanx.agents.targets import Targets, gae, monte_carlo
-from phalanx.agents.vitals import parameter_norm, relative_change, rollout_vitals
 from phalanx.envs.base import Environment
 from phalanx.envs.constrained import Constrained
+from phalanx.runtime.config import RunConfig
 from phalanx.runtime.decide import Committee
+from phalanx.runtime.learner_metrics import OF_SEVERAL, iteration_metrics, specification_metrics
 from phalanx.runtime.multipliers import MultiplierConfig, raised
 from phalanx.runtime.rollout import Rollout, World, collect, init_world
-from phalanx.types import ObservationSpec, Verdict
+from phalanx.types import ObservationSpec
 
-_OF_SEVERAL = (
-    "policy/pivotal_rate",
-    "committee/agreement",
-)  # metrics that are 1 whenever a member decides alone
-
-__all__ = ["LearnerConfig", "TrainState", "init_committee", "init_train_state", "iterate"]
+__all__ = ["LearnerConfig", "TrainState", "init_committee", "init_train_state", "iterate", "learner_config"]
 
 
 @dataclass(frozen=True)
@@ -97,6 +90,46 @@ class LearnerConfig:
         """Adam with its schedule over the run's updates."""
         minibatches = min(self.ppo.minibatches, self.n_envs)
         return make_optimizer(self.ppo, self.iterations * self.ppo.epochs * minibatches)
+
+
+def learner_config(config: RunConfig) -> LearnerConfig:
+    """The settings that an iteration needs."""
+    config = config.resolved
+    assert config.envs and config.steps and config.credit
+    assert config.lam is not None and config.average is not None
+    n_shadow = _shadow_envs(config, config.envs)
+    fewest = min(n_shadow or config.envs, config.envs - n_shadow)  # every minibatch holds both kinds
+    ppo = dataclasses.replace(config.ppo, minibatches=min(config.minibatches, fewest))
+    return LearnerConfig(
+        f=config.f,
+        views=config.member_views,
+        apart=config.rollouts == "apart",
+        n_envs=config.envs,
+        n_shadow=n_shadow,
+        steps=config.steps,
+        stagger=config.episode_limit,
+        iterations=config.iterations,
+        gamma=config.gamma,
+        lam=config.lam,
+        returns=config.returns,
+        normalizer=config.normalizer,
+        horizon=config.horizon,
+        average=config.average,
+        credit=config.credit,
+        reward_scale=config.reward_scale,
+        network=config.network,
+        ppo=ppo,
+        prices=MultiplierConfig(adapt=config.multipliers),
+    )
+
+
+def _shadow_envs(config: RunConfig, n_envs: int) -> int:
+    """Environments in which verdicts are only logged: none where answers have no consequence, and none for a credit
+    scheme that cannot judge a vote that caused nothing."""
+    assert config.credit is not None
+    if config.env == "stream" or CREDIT_SCHEMES[config.credit].shadow_until == 0.0:
+        return 0
+    return min(round(config.shadow * n_envs), n_envs - 1)
 
 
 class TrainState(eqx.Module):
@@ -225,7 +258,7 @@ def _iterate_apart(
     networks, normalizers, opt_state, averaged, world, keys = parts
     committee = eqx.tree_at(lambda c: (c.networks, c.normalizers), state.committee, (networks, normalizers))
     after = TrainState(committee, opt_state, world, keys[0], state.iteration + 1, averaged, state.multipliers)
-    return after, {name: values.reshape(-1) for name, values in metrics.items() if name not in _OF_SEVERAL}
+    return after, {name: values.reshape(-1) for name, values in metrics.items() if name not in OF_SEVERAL}
 
 
 def _committee_of_one(member: Committee) -> Committee:
@@ -293,11 +326,9 @@ def _iterate(
         config=config.ppo,
         optimizer=config.optimizer,
     )
-    metrics = _metrics(rollout, targets, committee.normalizers, reports, config.n_shadow)
-    metrics |= _vitals(rollout, targets, committee.masks, config.n_shadow)
-    metrics |= _moves(committee.networks, networks)
+    metrics = iteration_metrics(rollout, targets, reports, committee, networks, n_shadow=config.n_shadow)
     if isinstance(env, Constrained):
-        metrics |= _specified(env, rollout.robustness[:, config.n_shadow :])
+        metrics |= specification_metrics(env, rollout.robustness[:, config.n_shadow :])
     committee = eqx.tree_at(lambda c: c.networks, committee, networks)
     share = 1.0 / (1.0 + config.average * state.iteration.astype(jnp.float32))
     averaged = jax.tree.map(lambda old, new: old + share * (new - old), state.averaged, networks)
@@ -305,15 +336,6 @@ def _iterate(
         committee, opt_state, world, key_next, state.iteration + 1, averaged, state.multipliers
     )
     return after, metrics
-
-
-def _specified(env: Constrained, robustness: Float[Array, "time env spec"]) -> dict[str, Array]:
-    """Each specification's mean robustness, and the share of the steps at which it is violated."""
-    found = {}
-    for i, spec in enumerate(env.specs):
-        found[f"stl/robustness_{spec.name}"] = robustness[..., i].mean()
-        found[f"stl/violated_{spec.name}"] = (robustness[..., i] < 0.0).mean(dtype=jnp.float32)
-    return found
 
 
 def _targets(
@@ -353,80 +375,3 @@ def _follow_targets(
         committee = eqx.tree_at(lambda c: c.networks, committee, networks)
     committee = eqx.tree_at(lambda c: c.normalizers, committee, new)
     return committee, jax.vmap(normalize)(new, value_targets)
-
-
-def _metrics(
-    rollout: Rollout, targets: Targets, normalizers: NormalizerState, reports: LossReport, n_shadow: int
-) -> dict[str, Array]:
-    """Metrics of CONTRACT's names; arrays hold one entry a member. Rewards, values and rates are those of the
-    environments in which verdicts are applied; recall and false alarms are those of all."""
-    axes = (1, 2)
-    goals = targets.value_targets[:, :, n_shadow:]
-    values = jnp.moveaxis(rollout.value, 1, 0)[:, :, n_shadow:]
-    residual, spread = jnp.var(goals - values, axis=axes), jnp.var(goals, axis=axes)
-    votes = jnp.moveaxis(rollout.votes, -1, 0)[:, :, n_shadow:]
-    action, ended = rollout.action[:, n_shadow:], rollout.done[:, n_shadow:]
-    whole = ended & jnp.isfinite(rollout.episode_reward[:, n_shadow:])
-    n_ended = whole.sum(dtype=jnp.float32)
-    episode_reward = jnp.where(whole, rollout.episode_reward[:, n_shadow:], 0.0).sum() / n_ended
-    malicious, benign = rollout.truth.label == 1, rollout.truth.label == 0
-    answered = rollout.action >= Verdict.ALERT
-    ballots = rollout.votes[:, n_shadow:]
-    metrics = {
-        "loss/value": reports.value.mean(axis=0),
-        "loss/policy": reports.policy.mean(axis=0),
-        "value/explained_variance": 1.0 - residual / spread,
-        "value/target_mean": goals.mean(axis=axes),
-        "value/target_std": jnp.sqrt(spread),
-        "value/scale": jax.vmap(scale)(normalizers),
-        "value/on_floor": jax.vmap(on_floor)(normalizers).astype(jnp.float32),
-        "policy/entropy": reports.entropy.mean(axis=0),
-        "policy/approx_kl": reports.approx_kl.mean(axis=0),
-        "policy/clip_fraction": reports.clipped.mean(axis=0),
-        "policy/first_ratio_error": reports.ratio_error[0],
-        "policy/pivotal_rate": rollout.pivotal[:, n_shadow:].mean(axis=(0, 1), dtype=jnp.float32),
-        "reward/step": rollout.reward[:, n_shadow:].mean(),
-        "reward/episode": jnp.where(n_ended > 0, episode_reward, jnp.nan),
-        "committee/agreement": (ballots.max(axis=-1) == ballots.min(axis=-1)).mean(dtype=jnp.float32),
-        "committee/recall": (answered & malicious).sum() / malicious.sum(),
-        "committee/false_alarm_rate": (answered & benign).sum() / benign.sum(),
-        "data/base_rate": malicious.mean(dtype=jnp.float32),
-    }
-    for verdict in Verdict:
-        name = verdict.name.lower()
-        metrics[f"policy/rate_{name}"] = (votes == verdict).mean(axis=axes, dtype=jnp.float32)
-        metrics[f"committee/rate_{name}"] = (action == verdict).mean(dtype=jnp.float32)
-    return metrics
-
-
-def _vitals(
-    rollout: Rollout, targets: Targets, masks: Float[Array, "member input"], n_shadow: int
-) -> dict[str, Array]:
-    """What each member's rollout says of its own soundness, where verdicts are applied."""
-    shared = {
-        "terminated": rollout.terminated[:, n_shadow:],
-        "truncated": rollout.truncated[:, n_shadow:],
-    }
-    own = {
-        "features": rollout.vectors[None, :, n_shadow:] * masks[:, None, None],
-        "log_probs": jnp.moveaxis(rollout.log_probs, 1, 0)[:, :, n_shadow:],
-        "actions": jnp.moveaxis(rollout.votes, -1, 0)[:, :, n_shadow:],
-        "values": jnp.moveaxis(rollout.value, 1, 0)[:, :, n_shadow:],
-        "next_values": jnp.moveaxis(rollout.next_value, 1, 0)[:, :, n_shadow:],
-        "advantages": targets.advantages[:, :, n_shadow:],
-        "value_targets": targets.value_targets[:, :, n_shadow:],
-    }
-    return jax.vmap(lambda member: rollout_vitals(**shared, **member))(own)
-
-
-def _moves(before: Network, after: Network) -> dict[str, Array]:
-    """How far the update moved each member's actor and critic, and how long its parameters are now."""
-    parts = {"actor": [], "critic": []}
-    for name in Network.__dataclass_fields__:
-        half = "critic" if name.startswith("value_") else "actor"
-        parts[half].append((getattr(before, name), getattr(after, name)))
-    moved = {
-        f"update/{half}": jax.vmap(relative_change)(*map(list, zip(*pairs, strict=True)))
-        for half, pairs in parts.items()
-    }
-    return moved | {"network/norm": jax.vmap(parameter_norm)(after)}

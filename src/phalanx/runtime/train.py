@@ -14,70 +14,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from phalanx.agents.credit import CREDIT_SCHEMES
 from phalanx.envs.constrained import Constrained
 from phalanx.envs.original import OriginalEnv
 from phalanx.errors import UsageError, unknown_name
 from phalanx.runtime.config import RunConfig
-from phalanx.runtime.decide import deployed
 from phalanx.runtime.fingerprint import check_unchanged, fingerprints
-from phalanx.runtime.learner import LearnerConfig, TrainState, init_committee, init_train_state, iterate
-from phalanx.runtime.multipliers import MultiplierConfig
+from phalanx.runtime.kept import best_so_far, choose_thresholds, keep_best
+from phalanx.runtime.learner import TrainState, init_train_state, iterate, learner_config
 from phalanx.runtime.original import OriginalState, check_original, init_originals, originals_step
 from phalanx.runtime.progress import Progress
 from phalanx.runtime.red_flags import ON_RED_FLAG, RedFlags
 from phalanx.runtime.specifications import spec_file
 from phalanx.runtime.store import RunFolder, run_folders
 from phalanx.runtime.task import Task, build_task
-from phalanx.runtime.validation import CLOSED_LOOP, OperatingPoint, choose_threshold, merit, validate
+from phalanx.runtime.validation import validate
 
-__all__ = ["compiled_iteration", "initial_state", "learner_config", "train"]
+__all__ = ["compiled_iteration", "initial_state", "train"]
 
 State = TypeVar("State")
 
 _LOG = logging.getLogger("phalanx")
 _FREE_ON_RESUME = ("iterations", "eval_every", "checkpoint_every", "out", "cell")
 _TRAINING_STREAM = 0  # all draws are from streams apart; 1 and 3 are validation's, 2 is evaluation's
-
-
-def learner_config(config: RunConfig) -> LearnerConfig:
-    """The settings that an iteration needs."""
-    config = config.resolved
-    assert config.envs and config.steps and config.credit
-    assert config.lam is not None and config.average is not None
-    n_shadow = _shadow_envs(config, config.envs)
-    fewest = min(n_shadow or config.envs, config.envs - n_shadow)  # every minibatch holds both kinds
-    ppo = dataclasses.replace(config.ppo, minibatches=min(config.minibatches, fewest))
-    return LearnerConfig(
-        f=config.f,
-        views=config.member_views,
-        apart=config.rollouts == "apart",
-        n_envs=config.envs,
-        n_shadow=n_shadow,
-        steps=config.steps,
-        stagger=config.episode_limit,
-        iterations=config.iterations,
-        gamma=config.gamma,
-        lam=config.lam,
-        returns=config.returns,
-        normalizer=config.normalizer,
-        horizon=config.horizon,
-        average=config.average,
-        credit=config.credit,
-        reward_scale=config.reward_scale,
-        network=config.network,
-        ppo=ppo,
-        prices=MultiplierConfig(adapt=config.multipliers),
-    )
-
-
-def _shadow_envs(config: RunConfig, n_envs: int) -> int:
-    """Environments in which verdicts are only logged: none where answers have no consequence, and none for a credit
-    scheme that cannot judge a vote that caused nothing."""
-    assert config.credit is not None
-    if config.env == "stream" or CREDIT_SCHEMES[config.credit].shadow_until == 0.0:
-        return 0
-    return min(round(config.shadow * n_envs), n_envs - 1)
 
 
 def initial_state(config: RunConfig, task: Task) -> TrainState | OriginalState:
@@ -152,7 +110,7 @@ def train(
     try:
         _loop(config, task, folders, state, start, progress, flags)
         if isinstance(task.validation.watch, Constrained):
-            _choose_thresholds(config, task, folders)
+            choose_thresholds(config, task, folders)
     except KeyboardInterrupt:
         _LOG.info("%s", _what_is_kept(path, folders))
         raise
@@ -263,7 +221,7 @@ def _loop(
     _LOG.info("compiling the first iteration: up to some minutes; kept for the next run of the same shape")
     advance = originals_step(config) if config.is_original else compiled_iteration(config)
     keys = [jax.random.key(config.seed + i) for i in range(config.seeds)]
-    best = [_best_so_far(folder) for folder in folders]
+    best = [best_so_far(folder) for folder in folders]
     begun = time.monotonic() - max((row["wall_s"] for row in folders[0].read_metrics()[-1:]), default=0.0)
     with ExitStack() as stack:
         logs = [stack.enter_context(folder.metrics()) for folder in folders]
@@ -282,7 +240,7 @@ def _loop(
                     own = _seed_of(state, i)
                     point = validate(config, task, own, keys[i])
                     row.update(point.metrics)
-                    best[i] = _keep_best(folder, own, iteration, point, best[i])
+                    best[i] = keep_best(folder, own, iteration, point, best[i])
             for log, row in zip(logs, rows, strict=True):
                 log.write(row)
             flag = flags.update(rows, shown=shown.shows_findings)
@@ -301,51 +259,6 @@ def compiled_iteration(config: RunConfig) -> Callable[[Any, Any], tuple[Any, dic
     return eqx.filter_jit(
         jax.vmap(lambda env, s: iterate(env, learner, s), in_axes=(None, 0)), donate="all-except-first"
     )
-
-
-def _best_so_far(folder: RunFolder) -> float:
-    merits = [merit(row) for row in folder.read_metrics() if row.get("eval/f1") is not None]
-    return max(merits, default=-np.inf)
-
-
-def _keep_best(
-    folder: RunFolder,
-    state: TrainState | OriginalState,
-    iteration: int,
-    point: OperatingPoint,
-    best: float,
-) -> float:
-    """Keeps the checkpoint of most merit on the validation part so far, and its operating point."""
-    value = merit(point.metrics)
-    if value <= best:
-        return best
-    kept = state.committee if isinstance(state, OriginalState) else deployed(state.answering)
-    folder.checkpoints.save_best(iteration, kept)
-    _write_point(folder, iteration, point)
-    return value
-
-
-def _write_point(folder: RunFolder, iteration: int, point: OperatingPoint) -> None:
-    folder.write_operating_point(
-        {
-            "threshold": point.threshold,
-            "threshold_source": point.source,
-            "iteration": iteration,
-            **point.metrics,
-        }
-    )
-
-
-def _choose_thresholds(config: RunConfig, task: Task, folders: list[RunFolder]) -> None:
-    """Chooses where the kept checkpoints answer, unless that was done before the run was resumed."""
-    like = deployed(init_committee(task.learn.spec, learner_config(config), jax.random.key(0)))
-    for i, folder in enumerate(folders):
-        if folder.read_operating_point()["threshold_source"] == CLOSED_LOOP:
-            continue  # no other checkpoint was kept since
-        iteration, committee = folder.checkpoints.load(like, best=True)
-        point = choose_threshold(config, task, committee, jax.random.key(config.seed + i))
-        _write_point(folder, iteration, point)
-        _LOG.info("seed %d: answers from P = %.2f on (%s)", config.seed + i, point.threshold, point.source)
 
 
 def _rows(
