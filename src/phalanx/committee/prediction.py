@@ -112,11 +112,18 @@ class _Count:
         return self.sure(best)
 
     def _gain(self, verdict: np.ndarray, label: np.ndarray) -> np.ndarray:
-        arrays = (jnp.asarray(each, jnp.int32) for each in (verdict, self.fair, label))
-        return np.asarray(_harm(*arrays))
+        return _harms()[verdict, self.fair, label]
 
 
-_harm = jax.jit(harm)
+@functools.cache
+def _harms() -> Int[np.ndarray, "verdict honest label"]:
+    """``attacks.harm`` of every case; the label -1 is last."""
+    cases = np.indices((N_VERDICTS, N_VERDICTS, 3)).reshape(3, -1).astype(np.int32)
+    verdict, honest, label = map(jnp.asarray, cases)
+    return np.asarray(harm(verdict, honest, jnp.where(label == 2, -1, label))).reshape(
+        N_VERDICTS, N_VERDICTS, 3
+    )
+
 
 _Predict = Callable[[_Count, Int[np.ndarray, " event"]], Float[np.ndarray, "event verdict"]]
 

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from phalanx.agents.memory import init_memory
+from phalanx.committee.faults import Faults, Threat, advance, init_faults
 from phalanx.runtime.decide import Committee, decide_events, init_guard
 from phalanx.types import Observation, ObservationSpec, Verdict
 
@@ -132,27 +133,41 @@ class CommitteePolicy(ScoredPolicy):
         committee: who decides.
         threshold: its operating point, one for all environments or one for each.
         memory_size: numbers per memory.
+        threat: faulty members; nobody is faulty unless given.
+        key: of their draws.
+        learned: parameters of those that were trained.
     """
 
     committee: Committee
     threshold: Float[Array, "*env"]
     memory_size: int = eqx.field(static=True)
+    threat: Threat | None = eqx.field(static=True, default=None)
+    key: PRNGKeyArray | None = None
+    learned: Any = None
 
     def init(self, n_envs: int) -> Any:
-        """Blank memories, and a shield that has seen nothing and changed nothing."""
+        """Blank memories, a shield that has seen nothing and changed nothing, and faulty members where there are
+        any."""
         committee = self.committee
         table = init_memory(committee.n_members, n_envs, committee.spec.n_entities, self.memory_size)
         changed = None if committee.shield is None else jnp.zeros(n_envs, bool)
-        return table, init_guard(committee, n_envs), changed
+        carried = (table, init_guard(committee, n_envs), changed)
+        if self.threat is None:
+            return carried
+        key = jax.random.key(0) if self.key is None else self.key
+        return (*carried, init_faults(self.threat, committee.n_members, n_envs, key, learned=self.learned))
 
     def judge(self, carried: Any, observation: Any, label: Any, key: Any, t: Any) -> tuple[Any, Any, Any]:
         """Decides; the label and the key are not used."""
-        table, guard, changed = carried
+        table, guard, changed, *more = carried
+        faults: Faults | None = more[0] if more else None
         table, guard, decision, _ = decide_events(
-            self.committee, table, observation, t, threshold=self.threshold, guard=guard
+            self.committee, table, observation, t, threshold=self.threshold, guard=guard, faults=faults
         )
         changed = None if changed is None else decision.shielded
-        return (table, guard, changed), decision.action, decision.score
+        if faults is not None:
+            more = [advance(faults, jnp.zeros(faults.time.shape, bool))]
+        return (table, guard, changed, *more), decision.action, decision.score
 
     def overruled(self, carried: Any) -> Any:
         """Where the committee's shield did not let its verdict pass."""

@@ -43,12 +43,17 @@ class Watched(NamedTuple):
         label: 1 malicious, 0 benign, -1 unknown.
         log_probs: log-probabilities of the four verdicts, per member.
         category, numeric: what the members saw, for a probe on the same inputs.
+        lane, time, entity: the lane (an episode, in a simulator), the number of the event in it, and the memory slot of
+            the acting process; None where nobody kept them.
     """
 
     label: Int[np.ndarray, " event"]
     log_probs: Float[np.ndarray, "event member verdict"]
     category: Int[np.ndarray, "event column"]
     numeric: Float[np.ndarray, "event feature"]
+    lane: Int[np.ndarray, " event"] | None = None
+    time: Int[np.ndarray, " event"] | None = None
+    entity: Int[np.ndarray, " event"] | None = None
 
     @property
     def score(self) -> Float[np.ndarray, " event"]:
@@ -112,15 +117,24 @@ def watch(
         most: rows scored at most; all unless given.
     """
     parts = list(_watched(env, committee, key, memory_size, n_lanes, most, _NEVER))
-    scored, label, log_probs, category, numeric, _, _ = (
+    scored, label, log_probs, category, numeric, entity, _, _ = (
         np.concatenate(leaves) for leaves in zip(*parts, strict=True)
     )
     order = np.moveaxis(scored, 0, 1)  # lane by lane: the order of the rows
+    lane, time = np.nonzero(order)
 
     def flat(leaf: np.ndarray) -> np.ndarray:
         return np.moveaxis(leaf, 0, 1)[order]
 
-    return Watched(flat(label), flat(np.moveaxis(log_probs, 1, 2)), flat(category), flat(numeric))
+    return Watched(
+        label=flat(label),
+        log_probs=flat(np.moveaxis(log_probs, 1, 2)),
+        category=flat(category),
+        numeric=flat(numeric),
+        lane=lane,
+        time=time,
+        entity=flat(entity),
+    )
 
 
 class Rehearsed(NamedTuple):
@@ -211,7 +225,8 @@ def _watch_chunk(
         loss = jnp.where(alive, time_step.score.loss, 0.0)
         robustness = jnp.where(alive[:, None], time_step.robustness, jnp.inf)
         record = (
-            scored, label, opinion.log_probs, observation.category, observation.numeric, loss, robustness,
+            scored, label, opinion.log_probs, observation.category, observation.numeric, observation.entity, loss,
+            robustness,
         )  # fmt: skip
         return (state, time_step.observation, table, alive & ~time_step.done), record
 
