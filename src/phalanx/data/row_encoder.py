@@ -95,8 +95,10 @@ def _number(value: Any) -> float:
     if value is None:
         return np.nan
     if isinstance(value, str):
+        if value.strip() != value or "_" in value:  # Python would read those
+            return np.nan
         try:
-            return float(value) if value.strip() == value and "_" not in value else np.nan
+            value = float(value)
         except ValueError:
             return np.nan
     number = float(value)

@@ -12,6 +12,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from phalanx.agents.memory import MemoryTable, init_memory
@@ -50,14 +51,14 @@ class LiveBatch(eqx.Module):
         time_s: non-decreasing.
     """
 
-    category: Int[Array, "event column"]
-    numeric: Float[Array, "event number"]
-    event_class: Int[Array, " event"]
-    slot: Int[Array, " event"]
-    source: Int[Array, " event"]
-    fresh: Bool[Array, " event"]
-    parent: Int[Array, " event"]
-    time_s: Float[Array, " event"]
+    category: Int[Array | np.ndarray, "*event column"]
+    numeric: Float[Array | np.ndarray, "*event number"]
+    event_class: Int[Array | np.ndarray, "*event"]
+    slot: Int[Array | np.ndarray, "*event"]
+    source: Int[Array | np.ndarray, "*event"]
+    fresh: Bool[Array | np.ndarray, "*event"]
+    parent: Int[Array | np.ndarray, "*event"]
+    time_s: Float[Array | np.ndarray, "*event"]
 
 
 class LiveState(eqx.Module):
@@ -90,12 +91,12 @@ class LiveAnswers(eqx.Module):
         robustness: of each specification that is watched; NaN where it is not known yet.
     """
 
-    verdict: Int[Array, " event"]
-    votes: Int[Array, "event member"]
-    quorum: Bool[Array, " event"]
-    score: Float[Array, " event"]
-    shielded: Bool[Array, " event"]
-    robustness: Float[Array, "event spec"]
+    verdict: Int[Array, "*event"]
+    votes: Int[Array, "*event member"]
+    quorum: Bool[Array, "*event"]
+    score: Float[Array, "*event"]
+    shielded: Bool[Array, "*event"]
+    robustness: Float[Array, "*event spec"]
 
 
 def watchable(committee: Committee, specs: tuple[Spec, ...]) -> tuple[Spec, ...]:

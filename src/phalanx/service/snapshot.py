@@ -14,7 +14,7 @@ __all__ = ["read_snapshot", "write_snapshot"]
 Tree = TypeVar("Tree")
 
 _MAGIC = b"phalanx-snapshot-1\n"
-_DIGEST = 64
+_DIGEST, _LENGTH = 64, 8
 
 
 def write_snapshot(path: Path, head: dict[str, Any], tree: Any) -> None:
@@ -28,8 +28,8 @@ def write_snapshot(path: Path, head: dict[str, Any], tree: Any) -> None:
         ({'height': 7}, [array([0, 1, 2])])
     """
     text, arrays = json.dumps(head).encode(), tree_to_bytes(tree)
-    digest = hashlib.sha256(text + arrays).hexdigest().encode()
-    write_bytes(path, _MAGIC + digest + len(text).to_bytes(8, "big") + text + arrays)
+    content = len(text).to_bytes(_LENGTH, "big") + text + arrays
+    write_bytes(path, _MAGIC + hashlib.sha256(content).hexdigest().encode() + content)
 
 
 def read_snapshot(path: Path, like: Any) -> tuple[dict[str, Any], Any]:
@@ -49,10 +49,10 @@ def read_snapshot(path: Path, like: Any) -> tuple[dict[str, Any], Any]:
             f"{path}: cannot be read ({error.strerror}); delete it to start from the ledger"
         ) from error
     begin = len(_MAGIC) + _DIGEST
-    length = int.from_bytes(content[begin : begin + 8], "big")
-    text, arrays = content[begin + 8 : begin + 8 + length], content[begin + 8 + length :]
-    digest = hashlib.sha256(text + arrays).hexdigest().encode()
-    if not content.startswith(_MAGIC) or content[len(_MAGIC) : begin] != digest:
+    digest, content = content[:begin], content[begin:]
+    if digest != _MAGIC + hashlib.sha256(content).hexdigest().encode():
         raise RunError(f"{path}: a damaged snapshot; delete it to start from the ledger")
+    length = _LENGTH + int.from_bytes(content[:_LENGTH], "big")
+    text, arrays = content[_LENGTH:length], content[length:]
     head = json.loads(text)
     return head, tree_from_bytes(arrays, like(head))
