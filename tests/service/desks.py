@@ -1,0 +1,96 @@
+"""Desks for tests: one without a committee, whose hands the test moves; real ones over a folder."""
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from service.hands import Hands
+
+from phalanx.service.clock import Clock
+from phalanx.service.commands import Command
+from phalanx.service.desk import Answer, Desk, DeskConfig
+from phalanx.service.engine import EngineConfig
+from phalanx.service.keys import SigningKey
+from phalanx.service.ledger import Ledger
+from phalanx.service.model import Model
+from phalanx.service.policy import SafetyPolicy
+from phalanx.service.records import LiveDecision, LiveEvent
+from phalanx.service.safety import Outcome, Safety
+from phalanx.service.safety_state import Effect
+from phalanx.types import Verdict
+
+__all__ = ["HandDesk", "answer", "event", "open_desk"]
+
+
+SHADOW = SafetyPolicy()
+
+
+def event(number: int | str, **attributes: Any) -> LiveEvent:
+    """An event with that id."""
+    return LiveEvent(f"e{number}", 10**18, "h", "p", "READ", attributes=attributes)
+
+
+def answer(of: LiveEvent, height: int = 1) -> Answer:
+    """An answer to it."""
+    votes = (Verdict.ALLOW,) * 4
+    decision = LiveDecision(
+        of.id, of.time_ns, of.host, of.subject, Verdict.ALLOW, votes, True, 0.1, False, {}, (of.id,), "m"
+    )
+    return Answer(decision, height, Outcome(Effect.NONE, Effect.NONE))
+
+
+class HandDesk(Desk):
+    """Answers at once, or when told to; fails when told to; keeps what it was asked."""
+
+    def __init__(self, policy: SafetyPolicy = SHADOW) -> None:
+        self.batches: list[list[str]] = []
+        self.errors: list[Exception] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.snapshots = 0
+        self.safety = Safety(policy, Hands())
+        self.ledger: Any = SimpleNamespace(head=SimpleNamespace(height=0), synced=0, torn=0, broken=None)
+        self.engine: Any = SimpleNamespace(
+            remembered=0, pinned=0, counters={}, model=SimpleNamespace(digest="m")
+        )
+
+    def decide(self, events: Sequence[LiveEvent]) -> list[Answer]:
+        self.gate.wait(20)
+        if self.errors:
+            raise self.errors.pop(0)
+        self.batches.append([each.id for each in events])
+        self.ledger.head.height += 1
+        return [answer(each, self.ledger.head.height) for each in events]
+
+    def act(self, action: Callable[[Safety], Sequence[Command]]) -> None:
+        action(self.safety)
+
+    def snapshot(self) -> None:
+        self.snapshots += 1
+
+
+def open_desk(
+    folder: Path,
+    model: Model,
+    config: EngineConfig,
+    *,
+    policy: SafetyPolicy = SHADOW,
+    clock: Clock | None = None,
+    **given: Any,
+) -> Desk:
+    """A desk over a folder, which may be there already; close its ledger."""
+    path = folder / "key.pem"
+    key = SigningKey.load(path) if path.exists() else SigningKey.create(path)
+    ledger = Ledger.open(folder / "ledger", key)
+    return Desk(
+        folder,
+        ledger,
+        folder / "ledger",
+        model,
+        policy,
+        clock or Hands(),
+        config=DeskConfig(engine=config),
+        **given,
+    )
