@@ -17,7 +17,7 @@ from phalanx.committee.faults import HONEST, NOTHING, Faults, Respond, Scene, Sp
 from phalanx.committee.learned import learned
 from phalanx.errors import UsageError, unknown_name
 
-__all__ = ["ADVERSARIES", "HELD_OUT", "TRAINING", "Adversary", "hear", "threat_of"]
+__all__ = ["ADVERSARIES", "HELD_OUT", "TRAINING", "Adversary", "hear", "scene_of", "threat_of"]
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,17 @@ def threat_of(
     return Threat(tuple(kinds), most, horizon, n_entities, drawn)
 
 
+def scene_of(
+    faults: Faults,
+    log_probs: Float[Array, "member env verdict"],
+    respond: Respond,
+    f: int,
+    entity: Int[Array, " env"],
+) -> Scene:
+    """What adversaries know of one event per environment; arguments as of ``hear``."""
+    return Scene(log_probs, faults, respond, f, entity, jax.random.fold_in(faults.key, 2 * faults.clock))
+
+
 def hear(
     faults: Faults,
     log_probs: Float[Array, "member env verdict"],
@@ -102,8 +113,7 @@ def hear(
         f: faults that the rule tolerates.
         entity: memory slot of the acting process.
     """
-    key = jax.random.fold_in(faults.key, 2 * faults.clock)
-    scene = Scene(log_probs, faults, respond, f, entity, key)
+    scene = scene_of(faults, log_probs, respond, f, entity)
     speeches = [ADVERSARIES[kind].attack(scene) for kind in faults.threat.kinds]
     speech = speeches[0]
     for place, other in enumerate(speeches[1:], start=1):

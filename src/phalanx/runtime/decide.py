@@ -28,7 +28,7 @@ from phalanx.agents.network import (
 from phalanx.agents.normalizer import NormalizerState, denormalize
 from phalanx.committee.adversaries import hear
 from phalanx.committee.agreement import agree
-from phalanx.committee.faults import Faults, Statements
+from phalanx.committee.faults import Faults, Respond, Statements
 from phalanx.committee.voting import tally, verdict_of
 from phalanx.errors import unknown_name
 from phalanx.stl.shield import Shield, choose
@@ -45,6 +45,7 @@ __all__ = [
     "deployed",
     "hearing",
     "init_guard",
+    "respond_to",
     "settle",
     "shield_inputs",
     "shielded",
@@ -356,13 +357,24 @@ def hearing(
         f: faults tolerated.
         key, threshold: see ``decide_events``.
     """
+    return hear(faults, log_probs, respond_to(log_probs, f, key=key, threshold=threshold), f, entity)
+
+
+def respond_to(
+    log_probs: Float[Array, "member env verdict"],
+    f: int,
+    *,
+    key: PRNGKeyArray | None = None,
+    threshold: Float[Array, "*env"] | float | None = None,
+) -> Respond:
+    """How members who think this vote on what they are told; arguments as of ``hearing``."""
 
     def respond(told: Array, heard: Array) -> Array:
         if threshold is None:
             return vote(log_probs, key=key).T
         return ballots(log_probs, threshold, f, told=told, heard=heard).T
 
-    return hear(faults, log_probs, respond, f, entity)
+    return respond
 
 
 def _ruling(
