@@ -6,12 +6,14 @@ Everything between the engine and the application is the real thing: messages, e
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from phalanx.service.consensus.abci import abci_types_pb2 as abci
 from phalanx.service.consensus.abci import crypto_keys_pb2 as keys_pb
+from phalanx.service.consensus.abci import types_validator_pb2 as validator_pb
 from phalanx.service.consensus.application import Application
 from phalanx.service.consensus.ballots import sign_bytes
 from phalanx.service.consensus.chain import Chain, ChainMember
@@ -22,7 +24,7 @@ from phalanx.service.ledger import Ledger
 from phalanx.service.ledger_entry import Entry
 from phalanx.service.records import LiveEvent
 
-ABSENT, COMMIT = 1, 2
+ABSENT, COMMIT = validator_pb.BLOCK_ID_FLAG_ABSENT, validator_pb.BLOCK_ID_FLAG_COMMIT
 
 
 def events(batch: int, count: int = 4) -> tuple[LiveEvent, ...]:
@@ -52,6 +54,7 @@ class Node:
     member: Member
     chain: Chain
     entries: list[Entry] = field(default_factory=list)
+    evidence: list[Mapping[str, Any]] = field(default_factory=list)
     _open: tuple[Application, Ledger, Voter] | None = None
 
     @property
@@ -71,7 +74,14 @@ class Node:
         ledger = Ledger.open(self.ledger_folder, self.key, member=self.name, members=self.chain.keys)
         voter = Voter(self.member)
         application = Application(
-            self.chain, self.name, self.key, ledger, self.ledger_folder, voter, publish=self.entries.append
+            self.chain,
+            self.name,
+            self.key,
+            ledger,
+            self.ledger_folder,
+            voter,
+            publish=self.entries.append,
+            accuse=self.evidence.append,
         )
         self._open = application, ledger, voter
 

@@ -14,12 +14,14 @@ from phalanx.errors import DataError
 from phalanx.service.consensus.abci import abci_types_pb2 as abci
 from phalanx.service.consensus.ballots import BallotBox, collect
 from phalanx.service.consensus.chain import Chain
+from phalanx.service.consensus.extension import Vote, pack
 from phalanx.service.consensus.member import DrillMember
 from phalanx.service.ledger_bodies import decisions_of, events_of
 from phalanx.service.ledger_entry import Entry
 from phalanx.service.ledger_files import read_entries
 from phalanx.service.ledger_verify import verify_ledger
 from phalanx.service.records import LiveEvent
+from phalanx.service.statements import evidence_flaw
 
 
 @pytest.fixture
@@ -209,6 +211,26 @@ def test_lying_extensions_are_abstentions(four: Committee, lie: bytes | str) -> 
     assert events_of(entry.body) == events(2)
     for decision in decisions_of(entry.body):
         assert decision.votes[3] is None and None not in decision.votes[:3] and decision.quorum
+
+
+def test_a_member_that_tells_nodes_different_votes_leaves_evidence(four: Committee) -> None:
+    liar = four.nodes[3]
+    four.decide(four.propose(0, [four.submission(0)]))
+    batch = four.nodes[0].application.state.pending
+    assert batch is not None
+    ballot = batch.ballot(four.chain)
+    carried = four.blocks[-1].extensions[3][0]
+    other = pack(liar.key, liar.name, ballot, Vote("m", (3, 3, 3, 3)))
+    told = {0: other, 1: carried, 2: b"noise"}
+    for place, extension in told.items():
+        request = abci.RequestVerifyVoteExtension(
+            vote_extension=extension, height=1, validator_address=four.chain.members[3].address
+        )
+        assert four.nodes[place].application.handle("verify_vote_extension", request).status == 1
+    four.step()
+    assert [len(node.evidence) for node in four.nodes] == [1, 0, 0, 0]
+    (body,) = four.nodes[0].evidence
+    assert body["member"] == "node3" and evidence_flaw(body, four.chain.keys) is None
 
 
 def test_extensions_that_fit_are_let_pass_and_longer_ones_refused(four: Committee) -> None:

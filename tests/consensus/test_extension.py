@@ -1,5 +1,6 @@
 """Votes as they ride on the engine's vote: packed and back, bounded, anything else an abstention."""
 
+import contextlib
 import random
 
 import pytest
@@ -80,16 +81,15 @@ def test_what_is_no_vote_is_not_packed(key: SigningKey, vote: Vote) -> None:
 def test_fuzzed_extensions_are_abstentions(key: SigningKey) -> None:
     rng = random.Random(1)
     good = pack(key, "a", ballot(9), Vote("m", (1,) * 9))
-    for _ in range(20_000):
+    for _ in range(5_000):
         raw = bytearray(good if rng.random() < 0.7 else rng.randbytes(rng.randrange(120)))
         for _ in range(rng.randrange(1, 4)):
             at = rng.randrange(len(raw) + 1)
             raw[at : at + rng.randrange(3)] = rng.randbytes(rng.randrange(3))
         if bytes(raw) != good:
-            try:
-                assert unpack(bytes(raw))
-            except DataError:
-                continue
+            with contextlib.suppress(DataError):
+                unpack(bytes(raw))
+            assert read_vote(bytes(raw), key.public, "a", ballot(9)) is None
     assert read_vote(b"", key.public, "a", ballot(9)) is None
 
 

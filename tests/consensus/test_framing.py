@@ -1,5 +1,6 @@
 """Frames, however a stream is cut; and whatever comes instead of them."""
 
+import os
 import random
 
 import pytest
@@ -113,3 +114,9 @@ def fuzz(inputs: int, seed: int) -> None:
 
 def test_fuzzed_streams_do_what_the_definition_says() -> None:
     fuzz(100_000, seed=1)
+
+
+@pytest.mark.slow
+def test_fuzzed_for_longer() -> None:
+    """A million streams; as many as $PHALANX_FUZZ_INPUTS where that is set."""
+    fuzz(int(os.environ.get("PHALANX_FUZZ_INPUTS", "1000000")), seed=2)

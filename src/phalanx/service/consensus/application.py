@@ -14,7 +14,7 @@ from phalanx.service.consensus.aggregate import decide_batch, rule_table
 from phalanx.service.consensus.ballots import BallotBox, collect
 from phalanx.service.consensus.block import Block, choose, examine
 from phalanx.service.consensus.chain import Chain
-from phalanx.service.consensus.extension import EXTENSION_BYTES, pack, read_vote
+from phalanx.service.consensus.extension import EXTENSION_BYTES, Ballot, pack, read_vote, statement_of
 from phalanx.service.consensus.member import Voter
 from phalanx.service.consensus.state import Batch, State, batches_after, consensus_body, restore
 from phalanx.service.consensus.submission import parse, submission_flaw
@@ -22,6 +22,7 @@ from phalanx.service.keys import SigningKey
 from phalanx.service.ledger import Ledger
 from phalanx.service.ledger_bodies import batch_body, decisions_of, events_of
 from phalanx.service.ledger_entry import Entry, Head, entry_hash
+from phalanx.service.statements import equivocation
 
 __all__ = ["Application"]
 
@@ -49,6 +50,8 @@ class Application:
         voter: asks this node's member.
         resume: the height up to which the member remembers already.
         publish: told of each entry, once it is durable.
+        accuse: told of evidence against a member that voted twice on one batch, the body of an entry of evidence. It is
+            this node's alone: others may have heard one of the votes only.
 
     Attributes:
         counters: what was refused, by reason, and how often this node abstained.
@@ -65,6 +68,7 @@ class Application:
         *,
         resume: int = 0,
         publish: Callable[[Entry], None] = lambda entry: None,
+        accuse: Callable[[Mapping[str, Any]], None] = lambda body: None,
     ) -> None:
         self.counters: Counter[str] = Counter()
         self._chain = chain
@@ -73,6 +77,8 @@ class Application:
         self._ledger = ledger
         self._voter = voter
         self._publish = publish
+        self._accuse = accuse
+        self._heard: dict[tuple[int, bytes], bytes] = {}
         self._lock = threading.Lock()
         self._state, self._recent = restore(chain, folder, ledger.head)
         self._next: _Next | None = None
@@ -207,6 +213,7 @@ class Application:
     ) -> abci.ResponseVerifyVoteExtension:
         """Accepts whatever fits: what does not read as votes is an abstention once they are counted, on every node."""
         if _fits(request.vote_extension):
+            self._heard[request.height, request.validator_address] = request.vote_extension
             return abci.ResponseVerifyVoteExtension(status=abci.ResponseVerifyVoteExtension.ACCEPT)
         self.counters["refused/extension"] += 1
         return abci.ResponseVerifyVoteExtension(status=abci.ResponseVerifyVoteExtension.REJECT)
@@ -214,6 +221,9 @@ class Application:
     def _finalize_block(self, request: abci.RequestFinalizeBlock) -> abci.ResponseFinalizeBlock:
         state = self._state
         block = self._examine(request.txs, request.height, request.decided_last_commit)
+        for lie in request.misbehavior:
+            self.counters["misbehavior"] += 1
+            _LOG.error("the engine has evidence against %s: %s", lie.validator.address.hex(), lie)
         if block.flaw is not None:
             self.counters["flawed/block"] += 1
             _LOG.error("block %d was decided in spite of: %s", request.height, block.flaw)
@@ -238,6 +248,7 @@ class Application:
         chain = self._chain
         ballot = batch.ballot(chain)
         raw = {} if box is None else {place: extension for place, extension, _ in box.extensions}
+        self._compare(ballot, raw)
         votes = [
             read_vote(raw.get(place, b""), member.public, member.name, ballot)
             for place, member in enumerate(chain.members)
@@ -246,6 +257,19 @@ class Application:
         told = consensus_body(chain, batch, height, box, votes, ordered)
         body = batch_body(batch.events, decisions, f=chain.f, mode=chain.mode, consensus=told)
         return body, [int(decision.verdict) for decision in decisions]
+
+    def _compare(self, ballot: Ballot, carried: Mapping[int, bytes]) -> None:
+        """Looks for members that told this node another vote than the one that the block carries."""
+        for place, member in enumerate(self._chain.members):
+            heard = self._heard.get((ballot.height, member.address))
+            other = carried.get(place)
+            if heard is None or other is None or heard == other:
+                continue
+            said = [statement_of(raw, member.public, member.name, ballot) for raw in (heard, other)]
+            if said[0] is not None and said[1] is not None and said[0].message != said[1].message:
+                self.counters["evidence"] += 1
+                self._accuse(equivocation(said[0], said[1], self._chain.keys))
+        self._heard = {key: raw for key, raw in self._heard.items() if key[0] > ballot.height}
 
     def _commit(self, request: abci.RequestCommit) -> abci.ResponseCommit:
         found, self._next = self._next, None

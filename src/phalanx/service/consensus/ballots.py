@@ -13,6 +13,7 @@ import msgspec
 
 from phalanx.errors import DataError
 from phalanx.service.consensus.abci.abci_types_pb2 import CommitInfo, ExtendedCommitInfo
+from phalanx.service.consensus.abci.types_validator_pb2 import BLOCK_ID_FLAG_COMMIT
 from phalanx.service.consensus.chain import Chain
 from phalanx.service.consensus.extension import EXTENSION_BYTES
 from phalanx.service.consensus.framing import frame, uvarint
@@ -21,7 +22,6 @@ from phalanx.service.keys import verify
 __all__ = ["BallotBox", "ballots_flaw", "collect", "is_box", "sign_bytes"]
 
 _TAG = b"V"
-_COMMIT = 2  # BlockIDFlag: voted for the block
 _SIGNATURE = 64
 
 
@@ -77,7 +77,7 @@ def collect(chain: Chain, last: ExtendedCommitInfo) -> BallotBox:
     for vote in last.votes:
         place = chain.places.get(vote.validator.address)
         fits = len(vote.vote_extension) <= EXTENSION_BYTES and len(vote.extension_signature) == _SIGNATURE
-        if place is not None and vote.block_id_flag == _COMMIT and fits:
+        if place is not None and vote.block_id_flag == BLOCK_ID_FLAG_COMMIT and fits:
             found[place] = (place, vote.vote_extension, vote.extension_signature)
     return BallotBox(last.round, tuple(found[place] for place in sorted(found)))
 
@@ -103,7 +103,7 @@ def ballots_flaw(chain: Chain, box: BallotBox, height: int, commit: CommitInfo) 
     committed = {
         chain.places[vote.validator.address]
         for vote in commit.votes
-        if vote.block_id_flag == _COMMIT and vote.validator.address in chain.places
+        if vote.block_id_flag == BLOCK_ID_FLAG_COMMIT and vote.validator.address in chain.places
     }
     for place, extension, signature in box.extensions:
         if place not in committed:

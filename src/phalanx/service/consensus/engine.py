@@ -56,9 +56,9 @@ def _version(path: Path) -> str:
 def configuration(*, moniker: str, p2p: str, peers: Sequence[str]) -> str:
     """The engine's ``config.toml``: what differs from its defaults.
 
-    Sockets lie in the folder that the engine runs in; its RPC is one too, so that nobody but the owner reaches it.
-    Timeouts are those of one machine or one local network; the engine lengthens them round by round where they are too
-    short.
+    Peers are those that are named; others are turned away. Sockets lie in the folder that the engine runs in; its RPC
+    is one too, so that nobody but the owner reaches it. Timeouts are those of one machine or one local network; the
+    engine lengthens them round by round where they are too short.
 
     Args:
         moniker: of the node.
@@ -79,6 +79,9 @@ unsafe = false
 laddr = "tcp://{p2p}"
 persistent_peers = "{",".join(peers)}"
 persistent_peers_max_dial_period = "1s"
+unconditional_peer_ids = "{",".join(peer.partition("@")[0] for peer in peers)}"
+max_num_inbound_peers = 0
+max_num_outbound_peers = 0
 addr_book_strict = false
 allow_duplicate_ip = true
 pex = false

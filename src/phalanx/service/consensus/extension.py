@@ -14,7 +14,7 @@ from phalanx.service.keys import SigningKey
 from phalanx.service.statements import Statement
 from phalanx.types import N_VERDICTS
 
-__all__ = ["EXTENSION_BYTES", "Ballot", "Vote", "pack", "read_vote", "unpack"]
+__all__ = ["EXTENSION_BYTES", "Ballot", "Vote", "pack", "read_vote", "statement_of", "unpack"]
 
 EXTENSION_BYTES = 8192
 """Bytes of the largest extension; the engine's own limit is 1 MiB, beyond which it stops."""
@@ -131,6 +131,14 @@ def read_vote(raw: bytes, public: str, member: str, ballot: Ballot) -> Vote | No
     if len(vote.votes) != ballot.events or not vote.statement(ballot, member, signature).holds(public):
         return None
     return vote
+
+
+def statement_of(raw: bytes, public: str, member: str, ballot: Ballot) -> Statement | None:
+    """What a member said of a ballot, in full and signed; None where the extension is not its vote (``read_vote``)."""
+    if read_vote(raw, public, member, ballot) is None:
+        return None
+    vote, signature = unpack(raw)
+    return vote.statement(ballot, member, signature)
 
 
 def _about(ballot: Ballot) -> str:

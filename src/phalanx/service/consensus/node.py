@@ -15,6 +15,7 @@ from typing import Any
 
 from phalanx.errors import DataError, PhalanxError, UsageError
 from phalanx.files import read_structured, write_json
+from phalanx.service.canonical import canonical, digest
 from phalanx.service.consensus.application import Application
 from phalanx.service.consensus.chain import Chain
 from phalanx.service.consensus.crash import crashing
@@ -41,8 +42,8 @@ __all__ = [
 ABCI_SOCKET, RPC_SOCKET, DOOR_SOCKET = "abci.sock", "rpc.sock", "door.sock"
 """Sockets in a node's folder: of the application, of the engine, and of the node for everybody else."""
 
-MEMBER_KEY, LEDGER = "member.pem", "ledger"
-"""The member's key and the ledger's folder, in a node's folder."""
+MEMBER_KEY, LEDGER, EVIDENCE = "member.pem", "ledger", "evidence"
+"""In a node's folder: the member's key, the ledger, and evidence against members, a file each."""
 
 _FILE = "node.json"
 
@@ -133,7 +134,15 @@ def serve_node(folder: Path, ended: threading.Event, ready: Callable[[], None]) 
                 door.publish(entry)
 
         application = Application(
-            chain, name, key, ledger, where, voter, resume=member.height, publish=publish
+            chain,
+            name,
+            key,
+            ledger,
+            where,
+            voter,
+            resume=member.height,
+            publish=publish,
+            accuse=lambda body: _keep_evidence(folder, body),
         )
         server = Server(folder / ABCI_SOCKET, crashing(application, folder))
 
@@ -176,6 +185,11 @@ def serve_node(folder: Path, ended: threading.Event, ready: Callable[[], None]) 
         ended.wait()
 
 
+def _keep_evidence(folder: Path, body: Mapping[str, Any]) -> None:
+    name = f"{body['member']}-{body['height']}-{digest('evidence', canonical(dict(body)))[:16]}.json"
+    write_json(folder / EVIDENCE / name, dict(body))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """``python -m phalanx.service.consensus FOLDER``: serves a node until SIGTERM, or until its standard input ends.
 
@@ -194,11 +208,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # a member's arrays must not keep the consensus thread from the interpreter for long
     sys.setswitchinterval(0.001)
     try:
-        serve_node(Path(words[0]), ended, lambda: print(json.dumps({"ready": os.getpid()}), flush=True))
+        serve_node(Path(words[0]), ended, _say_ready)
     except PhalanxError as problem:
         print(f"phalanx: error: {problem}", file=sys.stderr)
         return problem.exit_code
     return 0
+
+
+def _say_ready() -> None:
+    print(json.dumps({"ready": os.getpid()}), flush=True)
+    os.dup2(2, 1)  # nobody reads further output: a member that prints must not wait for it
 
 
 def _watch_input(ended: threading.Event) -> None:

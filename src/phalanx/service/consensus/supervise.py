@@ -18,7 +18,7 @@ __all__ = ["Supervised"]
 
 _LOG = logging.getLogger(__name__)
 _READY_S = 120.0
-_STOP_S = 10.0
+_STOP_S, _LOST_S = 10.0, 0.3
 _BACKOFF_S = (0.1, 5.0)
 _STEADY_S = 10.0  # a node that ran as long starts again without delay
 _TICK_S = 0.02
@@ -156,13 +156,16 @@ class Supervised:
 
     def _end_both(self) -> None:
         """Ends the engine, then the application."""
+        application = self._application
+        # an engine whose application has gone waits for it in vain when it is asked to end
+        lost = application is None or application.poll() is not None
         for process in (self._engine, self._application):
             if process is None:
                 continue
             if process.poll() is None:
                 process.terminate()
                 try:
-                    process.wait(_STOP_S)
+                    process.wait(_LOST_S if lost else _STOP_S)
                 except subprocess.TimeoutExpired:
                     process.kill()
             process.wait()
