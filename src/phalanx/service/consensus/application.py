@@ -233,7 +233,7 @@ class Application:
             body, verdicts = self._decide(state.pending, request.height, block.box, ordered)
             height = head.height + 1
             head = Head(height, entry_hash(height, head.hash, "batch", body))
-        self._next = _Next(State(request.height, head, ordered), body, verdicts)
+        self._next = _Next(state.after(request.height, head, ordered), body, verdicts)
         return abci.ResponseFinalizeBlock(
             tx_results=[
                 abci.ExecTxResult(code=0 if flaw is None else 1, log=flaw or "") for flaw in block.flaws

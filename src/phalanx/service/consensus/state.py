@@ -20,7 +20,7 @@ from phalanx.service.consensus.ballots import BallotBox
 from phalanx.service.consensus.chain import Chain
 from phalanx.service.consensus.extension import Ballot, Vote
 from phalanx.service.consensus.submission import Submission, events_digest, parse
-from phalanx.service.ledger_entry import Entry, Head
+from phalanx.service.ledger_entry import GENESIS, Entry, Head
 from phalanx.service.ledger_files import read_entries
 from phalanx.service.records import LiveEvent
 
@@ -62,24 +62,32 @@ class State:
         height: of the last block.
         head: of the ledger; its signatures are this node's own and no part of what is agreed on.
         pending: the batch that waits for its votes.
+        root: hash of the ledger's head and of the batch that was ordered after it, when one last was, 64 hexadecimal
+            digits. It is what the next block's header says of the state. It changes where a batch is ordered, which
+            makes the engine go on to the height that decides it, and at no other, which lets the engine rest; what that
+            decides is told by the signed replies at once and by the root of the next batch.
     """
 
     height: int = 0
     head: Head = Head()
     pending: Batch | None = None
+    root: str = GENESIS
+
+    def after(self, height: int, head: Head, ordered: Batch | None) -> "State":
+        """The state after a block.
+
+        Args:
+            height: of the block.
+            head: of the ledger with what the block decided.
+            ordered: the batch that it ordered, if any.
+        """
+        root = self.root if ordered is None else _root(head.hash, ordered.digest)
+        return State(height, head, ordered, root)
 
     @property
     def app_hash(self) -> bytes:
-        """What the next block's header says of the state: the ledger's head; with a batch pending, of both.
-
-        It changes where a batch is ordered and where it is decided, which makes the engine go on to the next height;
-        at empty heights it does not.
-        """
-        if self.pending is None:
-            return bytes.fromhex(self.head.hash)
-        return bytes.fromhex(
-            digest("pending", canonical({"head": self.head.hash, "batch": self.pending.digest}))
-        )
+        """The root, as the engine has it."""
+        return bytes.fromhex(self.root)
 
 
 class Recent:
@@ -175,7 +183,10 @@ def restore(chain: Chain, folder: Path, head: Head) -> tuple[State, Recent]:
         if entry.height == head.height:
             after = tuple(parse(base64.b64decode(raw)) for raw in told["next"])
             recent.add(entry.height, [s.digest for s in after])
-            state = State(told["height"], entry.head, Batch(told["height"], after) if after else None)
+            # the last batch that was ordered is the one that the entry decided, unless another one follows
+            before = State(root=_root(entry.previous, entry.body["digest"]))
+            ordered = Batch(told["height"], after) if after else None
+            state = before.after(told["height"], entry.head, ordered)
     return state, recent
 
 
@@ -188,6 +199,10 @@ def batches_after(chain: Chain, folder: Path, height: int) -> Iterator[Entry]:
     for entry in read_entries(folder, height + 1):
         _told(chain, folder, entry)
         yield entry
+
+
+def _root(head: str, batch: str) -> str:
+    return digest("root", canonical({"head": head, "batch": batch}))
 
 
 def _told(chain: Chain, folder: Path, entry: Entry) -> Mapping[str, Any]:
