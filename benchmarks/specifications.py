@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from phalanx.analysis.metrics import response_metrics
@@ -27,6 +26,7 @@ from phalanx.files import write_json
 from phalanx.runtime.baselines import references
 from phalanx.runtime.compile_cache import use_compile_cache
 from phalanx.runtime.config import RunConfig
+from phalanx.runtime.cut import cut_of
 from phalanx.runtime.decide import shielded
 from phalanx.runtime.episodes import run_episodes
 from phalanx.runtime.kept import load_committee
@@ -63,9 +63,9 @@ def played(
     committee, point = load_committee(folder, config, env)
     if shield is not None:
         committee = shielded(committee, shield)
-    policy = CommitteePolicy(
-        committee, jnp.asarray(point["threshold"], jnp.float32), config.network.memory_size
-    )
+    cut = cut_of(point)
+    assert cut is not None
+    policy = CommitteePolicy(committee, cut.arrays(), config.network.memory_size)
     course = run_episodes(env, policy, key, n_envs=episodes, steps=env.episode_events)
     worth = response_metrics(course.score, *ends)
     specs = held(env.specs, course.robustness, course.live)

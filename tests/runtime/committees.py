@@ -137,10 +137,12 @@ def committee_of(
     return eqx.tree_at(lambda c: (c.networks, c.normalizers), fresh, (networks, statistics))
 
 
-def sure_of(env: Environment, suspicion: float) -> Committee:
-    """Members that find every event equally suspicious, whatever they see."""
+def sure_of(
+    env: Environment, suspicion: float, shares: tuple[float, ...] = (1 / 3, 1 / 3, 1 / 3)
+) -> Committee:
+    """Members that find every event equally suspicious, whatever they see; shares of alert, block and quarantine."""
     fresh = committee_of(env)
     blank = jax.tree.map(jnp.zeros_like, fresh.networks)
-    odds = jnp.log(jnp.asarray([1 - suspicion, *[suspicion / 3] * 3], jnp.float32))
+    odds = jnp.log(jnp.asarray([1 - suspicion, *(suspicion * share for share in shares)], jnp.float32))
     networks = eqx.tree_at(lambda n: n.policy_bias, blank, jnp.tile(odds, (4, 1)))
     return eqx.tree_at(lambda c: c.networks, fresh, networks)

@@ -14,6 +14,7 @@ from runtime.committees import ForkingToy, committee_of
 from phalanx.agents.memory import init_memory, read
 from phalanx.agents.network import cell_step, encode_events, event_vector, policy_logits, state_value
 from phalanx.committee import decide
+from phalanx.runtime.cut import Cut
 from phalanx.runtime.decide import appraise, ballots, decide_events, deliberate, settle, vote
 
 
@@ -31,6 +32,19 @@ def test_a_vote_at_a_threshold_is_the_likeliest_answer_where_answers_reach_it(
     for row, got in zip(np.exp(log_probs), found, strict=True):
         if abs((1 - row[0]) - threshold) > 1e-6:
             assert got == (1 + np.argmax(row[1:]) if 1 - row[0] >= threshold else 0)
+
+
+@given(st.integers(0, 10_000), st.floats(0.0, 0.6), st.floats(0.0, 0.4))
+def test_between_its_two_suspicions_the_committee_alerts(seed: int, alert: float, more: float) -> None:
+    log_probs, cut = jnp.asarray(log_probs_of(seed, 4, 20)), Cut(alert, alert + more)
+    agreed = np.asarray(deliberate(log_probs, 1))
+    votes, plain = np.asarray(ballots(log_probs, cut, 1)), np.asarray(ballots(log_probs, cut.answer, 1))
+    for event, suspicion in enumerate(agreed):
+        if min(abs(suspicion - cut.alert), abs(suspicion - cut.answer)) < 1e-5:
+            continue
+        expected = plain[:, event] if suspicion >= cut.answer else np.full(4, int(suspicion >= alert))
+        np.testing.assert_array_equal(votes[:, event], expected)
+    np.testing.assert_array_equal(ballots(log_probs, Cut(alert, alert), 1), ballots(log_probs, alert, 1))
 
 
 def test_without_a_threshold_the_likeliest_verdict_is_voted() -> None:

@@ -14,6 +14,7 @@ from phalanx.envs.constrained import Constrained
 from phalanx.envs.simulator import Simulator
 from phalanx.errors import RunError, UsageError
 from phalanx.runtime.config import RunConfig
+from phalanx.runtime.cut import cut_of
 from phalanx.runtime.decide import decide_events, init_guard, shield_inputs, shielded
 from phalanx.runtime.episodes import run_episodes
 from phalanx.runtime.evaluate import evaluate
@@ -143,8 +144,9 @@ def test_where_it_answers_is_chosen_once_training_has_ended_or_when_it_goes_on(
 ) -> None:
     folder = RunFolder.open(run)
     point = folder.read_operating_point()
-    assert point["threshold"] in THRESHOLDS and point["threshold_source"] == CLOSED_LOOP
-    assert point["eval/threshold"] == point["threshold"]
+    cut = cut_of(point)
+    assert cut in THRESHOLDS and point["threshold_source"] == CLOSED_LOOP
+    assert point["eval/threshold"] == cut.alert
     done = RunConfig.of(folder.config())
     folder.write_operating_point({**point, "threshold": 0.4, "threshold_source": "killed before"})
     with caplog.at_level("INFO", "phalanx"):

@@ -10,11 +10,13 @@ from runtime.committees import Charged, committee_of, sure_of
 from phalanx.envs.base import Environment
 from phalanx.envs.constrained import Constrained
 from phalanx.runtime.config import RunConfig
+from phalanx.runtime.cut import Cut
 from phalanx.runtime.task import Part, Task, build_task
 from phalanx.runtime.validation import THRESHOLDS, choose_threshold, merit
 from phalanx.runtime.watch import rehearse
 from phalanx.stl.specs import parse_specs
 
+BLOCKS = (0.1, 0.8, 0.1)
 CONFIG = RunConfig(hidden=6, memory=4, episode_events=64)
 
 
@@ -32,9 +34,16 @@ def test_least_loss_decides_which_checkpoint_is_kept_where_answers_have_conseque
 
 
 def test_thresholds_are_odds_in_steps_of_two_nearest_to_even_first() -> None:
-    odds = np.log2([cut / (1 - cut) for cut in THRESHOLDS])
+    odds = np.log2([cut / (1 - cut) for _, cut in THRESHOLDS[:7]])
     np.testing.assert_allclose(odds, [0, -1, 1, -2, 2, -3, 3], atol=1e-12)
-    assert THRESHOLDS[0] == 0.5
+    assert THRESHOLDS[0] == Cut(0.5, 0.5) and all(alert == answer for alert, answer in THRESHOLDS[:7])
+
+
+def test_alerts_begin_below_where_answers_do() -> None:
+    below = THRESHOLDS[7:]
+    assert len(below) == 14 and all(alert < answer for alert, answer in below)
+    odds = {float(np.round(np.log2(alert / (1 - alert)), 9)) for alert, _ in below}
+    assert odds == {-2.0, -3.0, -4.0}
 
 
 @pytest.mark.parametrize(
@@ -73,4 +82,16 @@ def test_every_threshold_is_measured_in_the_same_episodes() -> None:
     drawn = (jax.random.fold_in(key, 3), 4)
     losses = {cut: rehearse(env, committee, *drawn, n_lanes=128, threshold=cut).loss for cut in THRESHOLDS}
     assert len(set(losses.values())) > 2
-    assert losses[point.threshold or 0.0] == min(losses.values()) == point.metrics["eval/loss"]
+    chosen = Cut(point.threshold if point.alert is None else point.alert, point.threshold)  # type: ignore[arg-type]
+    assert losses[chosen] == min(losses.values()) == point.metrics["eval/loss"]
+
+
+def test_alerts_on_what_is_doubtful_are_chosen_where_nothing_else_keeps_what_has_to_hold() -> None:
+    demanded = "@spec told\nanswered > .5\n@spec free\nrestricted < .5"
+    env = Constrained(Charged(), parse_specs(demanded), shown=False)
+    point = choose_threshold(CONFIG, task_of(env), sure_of(env, 0.3, BLOCKS), jax.random.key(3))
+    assert (point.alert, point.threshold) == (1 / 5, 1 / 2)
+    assert point.metrics["eval/threshold"] == 1 / 5
+    assert point.metrics["eval/satisfied_told"] == point.metrics["eval/satisfied_free"] == 1.0
+    sure = choose_threshold(CONFIG, task_of(env), sure_of(env, 0.95, BLOCKS), jax.random.key(3))
+    assert sure.metrics["eval/satisfied_free"] == 0.0  # nobody doubts, so nothing is only told

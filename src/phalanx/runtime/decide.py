@@ -31,6 +31,7 @@ from phalanx.committee.agreement import agree
 from phalanx.committee.faults import Faults, Respond, Statements
 from phalanx.committee.voting import tally, verdict_of
 from phalanx.errors import unknown_name
+from phalanx.runtime.cut import Cut, Threshold
 from phalanx.stl.shield import Shield, choose
 from phalanx.types import N_VERDICTS, Decision, Observation, ObservationSpec, Verdict
 
@@ -155,12 +156,13 @@ def vote(
     log_probs: Float[Array, "*batch verdict"],
     *,
     key: PRNGKeyArray | None = None,
-    threshold: Float[Array, "*env"] | float | None = None,
+    threshold: Threshold | None = None,
 ) -> Int[Array, "*batch"]:
     """A member's vote.
 
     With a key it is drawn from the policy. With a threshold it is the likeliest verdict among alert, block and
-    quarantine where P(verdict >= alert) reaches the threshold, else allow. With neither it is the likeliest verdict.
+    quarantine where P(verdict >= alert) reaches the threshold, else allow; between the two of a ``Cut`` it is alert.
+    With neither it is the likeliest verdict.
 
     Args:
         log_probs: log-probabilities of the four verdicts.
@@ -171,9 +173,7 @@ def vote(
         return jax.random.categorical(key, log_probs).astype(jnp.int32)
     if threshold is None:
         return jnp.argmax(log_probs, axis=-1).astype(jnp.int32)
-    suspicion = jax.nn.sigmoid(_log_odds(log_probs))
-    cut = jnp.broadcast_to(jnp.asarray(threshold, suspicion.dtype), suspicion.shape)
-    return _answer(log_probs, suspicion >= cut)
+    return _answer(log_probs, jax.nn.sigmoid(_log_odds(log_probs)), Cut.of(threshold))
 
 
 def deliberate(
@@ -203,14 +203,14 @@ def deliberate(
 
 def ballots(
     log_probs: Float[Array, "member *batch verdict"],
-    threshold: Float[Array, "*env"] | float,
+    threshold: Threshold,
     f: int,
     *,
     told: Float[Array, "member *batch verdict"] | None = None,
     heard: Bool[Array, "member *batch"] | None = None,
 ) -> Int[Array, "member *batch"]:
     """Every member's vote once they have deliberated: its likeliest verdict among alert, block and quarantine where the
-    suspicion that they agree on reaches the threshold, else allow.
+    suspicion that they agree on reaches the threshold, else allow; alert between the two of a ``Cut``.
 
     Whether to answer is agreed on; which answer it is each decides by itself. A member whose own suspicion falls short
     of the threshold votes for a block at most: its preference among answers it would not give is noise, and a
@@ -224,8 +224,9 @@ def ballots(
         heard: whose opinion was received; all unless given.
     """
     agreed = deliberate(log_probs if told is None else told, f, heard)
-    votes = _answer(log_probs, agreed >= threshold)
-    alone = vote(log_probs, threshold=threshold)
+    cut = Cut.of(threshold)
+    votes = _answer(log_probs, jnp.broadcast_to(agreed, log_probs.shape[:-1]), cut)
+    alone = vote(log_probs, threshold=cut.answer)
     return jnp.where(alone == Verdict.ALLOW, jnp.minimum(votes, int(Verdict.BLOCK)), votes)
 
 
@@ -234,10 +235,15 @@ def _log_odds(log_probs: Float[Array, "*batch verdict"]) -> Float[Array, "*batch
     return jax.nn.logsumexp(log_probs[..., Verdict.ALERT :], axis=-1) - log_probs[..., Verdict.ALLOW]
 
 
-def _answer(log_probs: Float[Array, "*batch verdict"], act: Bool[Array, "..."]) -> Int[Array, "*batch"]:
-    """The likeliest verdict among alert, block and quarantine where there is reason to act, else allow."""
+def _answer(
+    log_probs: Float[Array, "*batch verdict"], suspicion: Float[Array, "*batch"], cut: Cut
+) -> Int[Array, "*batch"]:
+    """The likeliest verdict among alert, block and quarantine where there is reason to act, an alert where there is
+    some, else allow."""
+    alert, answer = (jnp.broadcast_to(jnp.asarray(each, suspicion.dtype), suspicion.shape) for each in cut)
     likeliest = 1 + jnp.argmax(log_probs[..., Verdict.ALERT :], axis=-1)
-    return jnp.where(act, likeliest, int(Verdict.ALLOW)).astype(jnp.int32)
+    milder = jnp.where(suspicion >= alert, int(Verdict.ALERT), int(Verdict.ALLOW))
+    return jnp.where(suspicion >= answer, likeliest, milder).astype(jnp.int32)
 
 
 def settle(
@@ -304,7 +310,7 @@ def decide_events(
     step: Int[Array, ""],
     *,
     key: PRNGKeyArray | None = None,
-    threshold: Float[Array, "*env"] | float | None = None,
+    threshold: Threshold | None = None,
     guard: Any = None,
     faults: Faults | None = None,
 ) -> tuple[MemoryTable, Any, Decision, Opinion]:
@@ -346,7 +352,7 @@ def hearing(
     f: int,
     *,
     key: PRNGKeyArray | None = None,
-    threshold: Float[Array, "*env"] | float | None = None,
+    threshold: Threshold | None = None,
 ) -> Statements:
     """What is received of members of whom some are faulty: opinions, and votes cast as ``decide_events`` would.
 
@@ -365,7 +371,7 @@ def respond_to(
     f: int,
     *,
     key: PRNGKeyArray | None = None,
-    threshold: Float[Array, "*env"] | float | None = None,
+    threshold: Threshold | None = None,
 ) -> Respond:
     """How members who think this vote on what they are told; arguments as of ``hearing``."""
 
@@ -381,7 +387,7 @@ def _ruling(
     committee: Committee,
     opinion: Opinion,
     key: PRNGKeyArray | None,
-    threshold: Float[Array, "*env"] | float | None,
+    threshold: Threshold | None,
 ) -> Decision:
     """The decision on the votes received, before any shield."""
     statements = opinion.statements

@@ -71,13 +71,21 @@ def choose_thresholds(config: RunConfig, task: Task, folders: Sequence[RunFolder
         committee, before = load_committee(folder, config, task.validation.watch)
         point = choose_threshold(config, task, committee, jax.random.key(seed))
         _write(folder, before["iteration"], point)
-        _LOG.info("seed %d: answers from P = %.2f on (%s)", seed, point.threshold, point.source)
+        alert = point.threshold if point.alert is None else point.alert
+        _LOG.info(
+            "seed %d: alerts from P = %.2f on, answers from %.2f on (%s)",
+            seed,
+            alert,
+            point.threshold,
+            point.source,
+        )
 
 
 def _write(folder: RunFolder, iteration: int, point: OperatingPoint) -> None:
     folder.write_operating_point(
         {
             "threshold": point.threshold,
+            **({} if point.alert is None else {"alert_threshold": point.alert}),
             "threshold_source": point.source,
             "iteration": iteration,
             **point.metrics,

@@ -28,6 +28,7 @@ from phalanx.committee.attacks import ballots_of, reached
 from phalanx.committee.faults import Faults, Threat, init_faults
 from phalanx.committee.learned import LearnedLiar, can_reach, init_liar, traits
 from phalanx.errors import DataError
+from phalanx.runtime.cut import Cut
 from phalanx.runtime.decide import respond_to
 from phalanx.runtime.watch import Watched
 from phalanx.types import N_VERDICTS
@@ -53,7 +54,7 @@ class LiarReport:
 
 
 def train_liar(
-    watched: Watched, threshold: float | None, f: int, faulty: int, key: PRNGKeyArray
+    watched: Watched, threshold: float | Cut | None, f: int, faulty: int, key: PRNGKeyArray
 ) -> tuple[LearnedLiar, LiarReport]:
     """Trains a liar on events whose truth is known.
 
@@ -83,7 +84,7 @@ def train_liar(
         Threat(("learned",), faulty, horizon=1), watched.log_probs.shape[1], len(rows), key_faults
     )
     log_probs = jnp.moveaxis(jnp.asarray(watched.log_probs[rows]), 1, 0)
-    cut = None if threshold is None else jnp.asarray(threshold, jnp.float32)
+    cut = None if threshold is None else Cut.of(threshold).arrays()
     liar, found = _learn(init_liar(key_liar), faults, log_probs, cut, pay, f)
     return liar, LiarReport(*(float(each) for each in found))
 
@@ -105,7 +106,7 @@ def _mean_pay(liar: LearnedLiar, seen: Array, possible: Array, pay: Array) -> Ar
 
 @eqx.filter_jit
 def _learn(
-    liar: LearnedLiar, faults: Faults, log_probs: Array, threshold: Array | None, pay: Array, f: int
+    liar: LearnedLiar, faults: Faults, log_probs: Array, threshold: Cut | None, pay: Array, f: int
 ) -> tuple[LearnedLiar, tuple[Array, Array, Array]]:
     """The trained liar, and the pay of an honest, an untrained and a trained one."""
     entity = jnp.zeros(pay.shape[0], jnp.int32)
@@ -116,12 +117,13 @@ def _learn(
     def loss(liar: LearnedLiar) -> Array:
         return -(jnp.exp(liar.log_probs(seen, possible)) * pay).sum()
 
-    def step(carry: tuple[LearnedLiar, Any], _: None) -> tuple[tuple[LearnedLiar, Any], None]:
+    def step(carry: Any, _: None) -> tuple[Any, None]:
         liar, state = carry
         with jax.numpy_dtype_promotion("standard"):  # optax raises a Python float to an integer count
             updates, state = optimizer.update(jax.grad(loss)(liar), state)
-        return (optax.apply_updates(liar, updates), state), None
+        return (eqx.apply_updates(liar, updates), state), None
 
-    (trained, _), _ = jax.lax.scan(step, (liar, optimizer.init(liar)), None, length=_STEPS)
+    start: Any = liar
+    (trained, _), _ = jax.lax.scan(step, (start, optimizer.init(start)), None, length=_STEPS)
     honest = jnp.take_along_axis(pay, scene.verdict[:, None], axis=1).sum()
-    return trained, (honest, *(_mean_pay(each, seen, possible, pay) for each in (liar, trained)))
+    return trained, (honest, _mean_pay(liar, seen, possible, pay), _mean_pay(trained, seen, possible, pay))

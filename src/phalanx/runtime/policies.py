@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from phalanx.agents.memory import init_memory
 from phalanx.committee.faults import Faults, Threat, advance, init_faults
+from phalanx.runtime.cut import Threshold
 from phalanx.runtime.decide import Committee, decide_events, init_guard
 from phalanx.types import Observation, ObservationSpec, Verdict
 
@@ -139,7 +140,7 @@ class CommitteePolicy(ScoredPolicy):
     """
 
     committee: Committee
-    threshold: Float[Array, "*env"]
+    threshold: Threshold
     memory_size: int = eqx.field(static=True)
     threat: Threat | None = eqx.field(static=True, default=None)
     key: PRNGKeyArray | None = None

@@ -17,6 +17,7 @@ from phalanx.envs.original import OriginalEnv
 from phalanx.envs.simulator import Simulator
 from phalanx.errors import DataError
 from phalanx.runtime.config import RunConfig
+from phalanx.runtime.cut import Cut
 from phalanx.runtime.decide import Committee
 from phalanx.runtime.learner import TrainState
 from phalanx.runtime.original import OriginalState
@@ -31,10 +32,20 @@ _ROWS = 32_768  # recorded events, from as many places as there are lanes
 _EPISODES, _LANES = 32, 128
 _THRESHOLD_EPISODES = 128  # thresholds differ by less than checkpoints
 _LEVEL = 0.95  # share of the episodes in which a specification is to hold
+_SAFE_LEVEL = 0.97  # and one standard error of that share over so many episodes
 _SHORT = 1000.0  # what falling short of all of it weighs, in units of the loss
 _VALIDATION_STREAM, _THRESHOLD_STREAM = 1, 3  # see ``train``
-THRESHOLDS = (0.5, 1 / 3, 2 / 3, 1 / 5, 4 / 5, 1 / 9, 8 / 9)
-"""Where a committee may answer: at odds of 1/8 to 8, those nearest to 1 first."""
+THRESHOLDS = (
+    *(Cut.of(answer) for answer in (1 / 2, 1 / 3, 2 / 3, 1 / 5, 4 / 5, 1 / 9, 8 / 9)),
+    *(
+        Cut(alert, answer)
+        for alert in (1 / 5, 1 / 9, 1 / 17)
+        for answer in (1 / 2, 1 / 3, 2 / 3, 1 / 5, 4 / 5)
+        if alert < answer
+    ),
+)
+"""Where a committee may answer: at odds of 1/8 to 8, those nearest to 1 first; then, where it alerts at less, at odds
+of 1/4 to 1/16, before it answers at those of 1/4 to 4."""
 CLOSED_LOOP = "validation, closed loop"
 """Source of a threshold that ``choose_threshold`` found."""
 
@@ -45,6 +56,7 @@ class OperatingPoint:
 
     Attributes:
         threshold: on the suspicion that the members agree on; None where each takes its likeliest verdict.
+        alert: from which suspicion on they alert, where that is less.
         metrics: what it reaches there, keys ``eval/...``; for choosing, not for reporting.
         source: where the threshold comes from.
     """
@@ -52,6 +64,7 @@ class OperatingPoint:
     threshold: float | None
     metrics: Mapping[str, float]
     source: str = "validation"
+    alert: float | None = None
 
 
 def validate(
@@ -93,7 +106,7 @@ def choose_threshold(
     """Chooses from which suspicion on a committee answers by what its answers do.
 
     It plays the same validation episodes at each of ``THRESHOLDS``; the one of most ``merit`` is taken, of equal ones
-    the nearest to even odds.
+    the first: without alerts below, and nearest to even odds.
 
     Args:
         config: settings of the run.
@@ -108,15 +121,17 @@ def choose_threshold(
         cut: _response(env, rehearse(env, committee, *drawn, n_lanes=_THRESHOLD_EPISODES, threshold=cut))
         for cut in THRESHOLDS
     }
-    threshold = max(tried, key=lambda cut: merit(tried[cut]))  # the first of equal ones
+    cut = max(tried, key=lambda cut: merit(tried[cut], _SAFE_LEVEL))  # the first of equal ones
     watched = watch(env, committee, *drawn, n_lanes=_THRESHOLD_EPISODES)
-    found = _detection(watched, threshold, config.f) | tried[threshold]
-    return OperatingPoint(threshold, found, CLOSED_LOOP)
+    found = _detection(watched, cut, config.f) | tried[cut]
+    return OperatingPoint(
+        float(cut.answer), found, CLOSED_LOOP, float(cut.alert) if cut.alert < cut.answer else None
+    )
 
 
-def _detection(watched: Watched, threshold: float, f: int) -> dict[str, float]:
+def _detection(watched: Watched, threshold: float | Cut, f: int) -> dict[str, float]:
     """How the committee detects at the threshold, and where each member takes its likeliest verdict."""
-    found: dict[str, float | None] = {"eval/threshold": threshold}
+    found: dict[str, float | None] = {"eval/threshold": float(Cut.of(threshold).alert)}
     for prefix, cut in (("eval/", threshold), ("eval/greedy_", None)):
         detection = detection_metrics(watched.label, verdicts(ballot(watched, cut, f), f), watched.score)
         values = dataclasses.asdict(detection)
@@ -136,12 +151,13 @@ def _response(env: Environment, played: Rehearsed) -> dict[str, float]:
     }
 
 
-def merit(metrics: Mapping[str, float]) -> float:
+def merit(metrics: Mapping[str, float], level: float = _LEVEL) -> float:
     """What decides which checkpoint is kept: little loss where the committee's answers have consequences that the
     simulator can play out, else F1. Specifications that hold in too few episodes outweigh any loss.
 
     Args:
         metrics: keys ``eval/...``; ``eval/loss`` may be missing, then ``eval/f1`` may not.
+        level: share of the episodes in which each specification is to hold.
 
     Example:
         >>> merit({"eval/loss": 3.0, "eval/satisfied_response": 0.97})
@@ -152,7 +168,5 @@ def merit(metrics: Mapping[str, float]) -> float:
     loss = metrics.get("eval/loss")
     if loss is None:
         return float(np.nan_to_num(metrics["eval/f1"]))
-    short = [
-        max(_LEVEL - share, 0.0) for name, share in metrics.items() if name.startswith("eval/satisfied_")
-    ]
+    short = [max(level - share, 0.0) for name, share in metrics.items() if name.startswith("eval/satisfied_")]
     return -loss - _SHORT * sum(short)

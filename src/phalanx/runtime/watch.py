@@ -17,6 +17,7 @@ from phalanx.envs.base import Environment
 from phalanx.envs.recorded import Lanes, lanes
 from phalanx.envs.response import CONTEXT_COLUMNS
 from phalanx.envs.stream import StreamEnv
+from phalanx.runtime.cut import Cut
 from phalanx.runtime.decide import Committee, ballots, consult, deliberate, settle, vote
 from phalanx.types import Verdict
 
@@ -156,7 +157,7 @@ def rehearse(
     memory_size: int,
     *,
     n_lanes: int,
-    threshold: float,
+    threshold: float | Cut,
 ) -> Rehearsed:
     """The same episodes with the verdicts applied, in the compiled loop that ``watch`` has anyway.
 
@@ -182,7 +183,7 @@ def _watched(
     memory_size: int,
     n_lanes: int,
     most: int | None,
-    threshold: float,
+    threshold: float | Cut,
 ) -> Iterator[tuple[np.ndarray, ...]]:
     """What ``_watch_chunk`` records, chunk by chunk."""
     if isinstance(env, StreamEnv):
@@ -196,7 +197,7 @@ def _watched(
         steps = env.episode_events
     table = init_memory(committee.n_members, n_lanes, env.spec.n_entities, memory_size)
     carry = (state, observation, table, jnp.ones(n_lanes, bool))
-    chunk, cut = 256, jnp.asarray(threshold, jnp.float32)
+    chunk, cut = 256, Cut.of(threshold).arrays()
     for begin in range(0, steps, chunk):
         carry, part = _watch_chunk(env, committee, carry, jnp.asarray(begin), key, chunk, cut)
         yield jax.tree.map(np.asarray, part)
@@ -210,7 +211,7 @@ def _watch_chunk(
     begin: Array,
     key: PRNGKeyArray,
     chunk: int,
-    threshold: Array,
+    threshold: Cut,
 ) -> tuple[Any, Any]:
     def step(carry: tuple[Any, Any, MemoryTable, Array], t: Array) -> tuple[Any, Any]:
         state, observation, table, alive = carry
@@ -240,7 +241,7 @@ def operating_score(
     return np.asarray(deliberate(jnp.moveaxis(jnp.asarray(log_probs), 1, 0), f))
 
 
-def ballot(watched: Watched, threshold: float | None, f: int) -> Int[np.ndarray, "event member"]:
+def ballot(watched: Watched, threshold: float | Cut | None, f: int) -> Int[np.ndarray, "event member"]:
     """The votes at an operating point; without one, each member's likeliest verdict."""
     log_probs = jnp.asarray(watched.log_probs)
     if threshold is None:

@@ -28,6 +28,7 @@ from phalanx.envs.response import (
     subtree_of_few,
 )
 from phalanx.errors import UsageError, unknown_name
+from phalanx.runtime.cut import Cut
 from phalanx.runtime.decide import Committee, decide_events, init_guard, shield_inputs
 from phalanx.stl.demands import EFFECTS
 from phalanx.stl.jitted import JitMonitor
@@ -121,7 +122,7 @@ class LivePath:
     """
 
     committee: Committee
-    threshold: float | None
+    threshold: float | Cut | None
     memory_size: int
     slots: int
     size: int = 256
@@ -182,7 +183,7 @@ class LivePath:
         """``(state, batch, n) -> (state, answers)`` for the first n events; the state given is used up."""
         arrays, static = eqx.partition(self.committee, eqx.is_array)
         monitors = self.monitors()
-        threshold = None if self.threshold is None else jnp.asarray(self.threshold, jnp.float32)
+        threshold = None if self.threshold is None else Cut.of(self.threshold).arrays()
 
         def run(arrays: Any, state: LiveState, batch: LiveBatch, n: Array) -> tuple[LiveState, LiveAnswers]:
             committee = eqx.combine(arrays, static)
@@ -213,7 +214,7 @@ class LivePath:
         self,
         committee: Committee,
         monitors: tuple[JitMonitor, ...],
-        threshold: Array | None,
+        threshold: Cut | None,
         state: LiveState,
         event: LiveBatch,
     ) -> tuple[LiveState, LiveAnswers]:

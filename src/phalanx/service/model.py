@@ -11,6 +11,7 @@ from phalanx.envs.response import CONTEXT_COLUMNS
 from phalanx.errors import UsageError
 from phalanx.runtime.checkpoints import tree_to_bytes
 from phalanx.runtime.config import RunConfig
+from phalanx.runtime.cut import Cut, cut_of
 from phalanx.runtime.decide import Committee, shielded
 from phalanx.runtime.kept import load_committee
 from phalanx.runtime.store import RunFolder, run_folders
@@ -37,7 +38,7 @@ class Model:
     """
 
     committee: Committee
-    threshold: float | None
+    threshold: float | Cut | None
     memory_size: int
     encoder: Encoder
     specs: tuple[Spec, ...]
@@ -74,6 +75,7 @@ def load_model(run: Path, *, specs: Sequence[Spec] = (), shield: Sequence[Spec] 
         json.dumps(
             [
                 point["threshold"],
+                point.get("alert_threshold"),
                 config.network.memory_size,
                 encoder.to_dict(),
                 [each.formula.text for each in kept],
@@ -82,9 +84,7 @@ def load_model(run: Path, *, specs: Sequence[Spec] = (), shield: Sequence[Spec] 
             sort_keys=True,
         ).encode()
     )
-    return Model(
-        committee, point["threshold"], config.network.memory_size, encoder, kept, content.hexdigest()
-    )
+    return Model(committee, cut_of(point), config.network.memory_size, encoder, kept, content.hexdigest())
 
 
 @dataclass(frozen=True)
