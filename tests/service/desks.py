@@ -17,11 +17,10 @@ from phalanx.service.ledger import Ledger
 from phalanx.service.model import Model
 from phalanx.service.policy import SafetyPolicy
 from phalanx.service.records import LiveDecision, LiveEvent
-from phalanx.service.safety import Outcome, Safety
-from phalanx.service.safety_state import Effect
+from phalanx.service.safety import Safety
 from phalanx.types import Verdict
 
-__all__ = ["HandDesk", "answer", "event", "open_desk"]
+__all__ = ["HandDesk", "decision", "event", "open_desk"]
 
 
 SHADOW = SafetyPolicy()
@@ -32,13 +31,12 @@ def event(number: int | str, **attributes: Any) -> LiveEvent:
     return LiveEvent(f"e{number}", 10**18, "h", "p", "READ", attributes=attributes)
 
 
-def answer(of: LiveEvent, height: int = 1) -> Answer:
-    """An answer to it."""
-    votes = (Verdict.ALLOW,) * 4
-    decision = LiveDecision(
-        of.id, of.time_ns, of.host, of.subject, Verdict.ALLOW, votes, True, 0.1, False, {}, (of.id,), "m"
+def decision(of: LiveEvent) -> LiveDecision:
+    """A unanimous decision on it: what its attribute ``want`` says, else to allow it."""
+    votes = (Verdict[str(of.attributes.get("want", "allow")).upper()],) * 4
+    return LiveDecision(
+        of.id, of.time_ns, of.host, of.subject, votes[0], votes, True, 0.1, False, {}, (of.id,), "m"
     )
-    return Answer(decision, height, Outcome(Effect.NONE, Effect.NONE))
 
 
 class HandDesk(Desk):
@@ -51,7 +49,10 @@ class HandDesk(Desk):
         self.gate.set()
         self.snapshots = 0
         self.safety = Safety(policy, Hands())
-        self.ledger: Any = SimpleNamespace(head=SimpleNamespace(height=0), synced=0, torn=0, broken=None)
+        self.known: dict[str, tuple[int, LiveDecision]] = {}
+        self.ledger: Any = SimpleNamespace(
+            head=SimpleNamespace(height=0, to_json=dict), synced=0, torn=0, broken=None
+        )
         self.engine: Any = SimpleNamespace(
             remembered=0, pinned=0, counters={}, model=SimpleNamespace(digest="m")
         )
@@ -62,7 +63,12 @@ class HandDesk(Desk):
             raise self.errors.pop(0)
         self.batches.append([each.id for each in events])
         self.ledger.head.height += 1
-        return [answer(each, self.ledger.head.height) for each in events]
+        return [self._answer(each) for each in events]
+
+    def _answer(self, of: LiveEvent) -> Answer:
+        repeated = of.id in self.known
+        height, decided = self.known.setdefault(of.id, (self.ledger.head.height, decision(of)))
+        return Answer(decided, height, self.safety.consider(decided, of, height), repeated)
 
     def act(self, action: Callable[[Safety], Sequence[Command]]) -> None:
         action(self.safety)

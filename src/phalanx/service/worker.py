@@ -9,6 +9,7 @@ import logging
 import math
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -97,6 +98,7 @@ class Worker:
         ended: called once when the thread ends, for whatever reason.
 
     Attributes:
+        config, batch: as given.
         status: the desk's, a moment ago.
         failure: why nothing is decided any more; empty while it is.
         turned_away: events that found no room.
@@ -112,11 +114,11 @@ class Worker:
         ticked: Callable[[Desk], None] | None = None,
         ended: Callable[[], None] | None = None,
     ) -> None:
-        self.config = config
+        self.config, self.batch = config, batch
         self.status: Status = status_of(desk)
         self.failure = ""
         self.turned_away = 0
-        self._desk, self._batch = desk, batch
+        self._desk = desk
         self._decided, self._ticked, self._ended = decided, ticked, ended
         self._waiting: deque[_Submission] = deque()
         self._actions: deque[tuple[Callable[[Desk], Any], Future[Any]]] = deque()
@@ -218,7 +220,7 @@ class Worker:
         except LedgerBrokenError as problem:
             self._fail(str(problem))
         except Exception as problem:
-            _LOG.exception("the deciding thread ends")
+            _log_place("the deciding thread ends", problem)
             self._fail(
                 f"{type(problem).__name__} in the deciding thread; see the log. Start the service again"
             )
@@ -255,7 +257,7 @@ class Worker:
     def _next_batch(self) -> list[tuple[_Submission, int, int]]:
         """Submissions and the range of each that is to be decided now. Called with the lock."""
         found: list[tuple[_Submission, int, int]] = []
-        left, left_bytes = self._batch, self.config.batch_bytes
+        left, left_bytes = self.batch, self.config.batch_bytes
         while self._waiting and left:
             submission = self._waiting[0]
             begin = end = submission.taken
@@ -368,5 +370,11 @@ def _quietly(call: Callable[[], Any]) -> None:
     """Nobody who only watches may stop what is decided."""
     try:
         call()
-    except Exception:
-        _LOG.exception("watching a batch failed; what was decided stands")
+    except Exception as problem:
+        _log_place("watching a batch failed; what was decided stands", problem)
+
+
+def _log_place(what: str, problem: BaseException) -> None:
+    """Logs where something went wrong; not what the error says, which may be an attacker's text."""
+    where = "".join(traceback.format_tb(problem.__traceback__))
+    _LOG.error("%s: %s\n%s", what, type(problem).__name__, where)

@@ -1,0 +1,74 @@
+"""From bytes to results: what a request or a stream brings is admitted, decided and told, event by event."""
+
+import asyncio
+from collections.abc import Sequence
+
+from phalanx.service.admission import Admission, Reason, Refused
+from phalanx.service.desk import Answer
+from phalanx.service.metrics import Metrics
+from phalanx.service.records import LiveEvent
+from phalanx.service.replies import EventResult, event_result
+from phalanx.service.worker import Failed, UnavailableError, Worker
+
+__all__ = ["Intake"]
+
+_AT_ONCE = 32  # events read before other requests get their turn
+_WAIT_S = 0.02
+
+
+class Intake:
+    """Where events come in, over whatever they come.
+
+    Args:
+        admission: what is admitted; from now on used by the event loop's thread alone.
+        worker: who decides.
+        metrics: where it is counted.
+    """
+
+    def __init__(self, admission: Admission, worker: Worker, metrics: Metrics) -> None:
+        self.admission, self.worker, self.metrics = admission, worker, metrics
+
+    async def results(
+        self, items: Sequence[tuple[str, bytes]], *, key: str = "", first: int = 0, patient: bool = False
+    ) -> list[EventResult]:
+        """What becomes of events, in their order.
+
+        Args:
+            items: their JSON, each with its place in words.
+            key: idempotency key of the request.
+            first: place of the first one in the request.
+            patient: whether to wait for room instead of raising.
+
+        Raises:
+            UnavailableError: none of them was taken.
+        """
+        found: dict[int, Answer | Failed | Refused] = {}
+        events: dict[int, LiveEvent] = {}
+        for index, (place, item) in enumerate(items, first):
+            admitted = self.admission.admit(item, index, place, key)
+            if isinstance(admitted, Refused):
+                found[index] = admitted
+            else:
+                events[index] = admitted
+            if index % _AT_ONCE == _AT_ONCE - 1:
+                await asyncio.sleep(0)
+        if events:
+            answers = await self._decided(list(events.values()), patient)
+            found |= zip(events, answers, strict=True)
+            self.metrics.events("failed", sum(isinstance(each, Failed) for each in answers))
+        results = [
+            event_result(index, events.get(index), found[index]) for index in range(first, first + len(items))
+        ]
+        for result in results:
+            if result.error is not None and result.error.code == Reason.ID_TAKEN:
+                self.admission.counts[Reason.ID_TAKEN.value] += 1
+        return results
+
+    async def _decided(self, events: Sequence[LiveEvent], patient: bool) -> Sequence[Answer | Failed]:
+        while True:
+            try:
+                return await asyncio.wrap_future(self.worker.submit(events))
+            except UnavailableError as problem:
+                if not patient or problem.code != "queue-full":
+                    raise
+                await asyncio.sleep(_WAIT_S)
