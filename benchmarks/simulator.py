@@ -26,8 +26,9 @@ from phalanx.envs.base import Environment
 from phalanx.runtime.compile_cache import use_compile_cache
 from phalanx.runtime.config import RunConfig
 from phalanx.runtime.decide import Committee
-from phalanx.runtime.evaluate import TUNED, evaluate
+from phalanx.runtime.evaluate import evaluate
 from phalanx.runtime.learner import LearnerConfig, init_train_state, learner_config
+from phalanx.runtime.responded import TUNED
 from phalanx.runtime.rollout import Rollout, collect, init_world
 from phalanx.runtime.store import run_folders
 from phalanx.runtime.task import build_task

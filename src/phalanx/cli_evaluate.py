@@ -35,6 +35,12 @@ class Evaluate:
     """Specifications to measure in the closed loop: a file, or a name such as office; the run's own unless given."""
     shield: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Specifications that a shield keeps in the closed loop, whatever the members vote: a file, or the name shield."""
+    faulty: Annotated[int | None, tyro.conf.arg(metavar="K")] = None
+    """Members that are faulty, every set of them in equally many episodes; none unless given, and as many as the
+    committee tolerates where --adversary is."""
+    adversary: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """What faulty members do: random, flip, collude, silent, sleeper, learned, targeted, targeted-benign,
+    targeted-process, worst-case, omit or worst-proposer (docs/adversaries.md); worst-case unless given."""
     seed: int = 0
     """Seed of all randomness."""
     json: bool = False
@@ -56,6 +62,8 @@ class Evaluate:
             positive=self.positive,
             specs=self.specs,
             shield=self.shield,
+            faulty=self.faulty,
+            adversary=self.adversary,
             **given,
         )
 

@@ -138,7 +138,7 @@ def best_votes(
     Args:
         scheme: name in ``CREDIT_SCHEMES``.
         credit: worth of each verdict on the event (``types.TimeStep.credit``).
-        votes: 0..3 per member.
+        votes: 0..3 per member, -1 where none was received.
         f: faults tolerated.
 
     Example:
@@ -161,12 +161,11 @@ def best_votes(
 def _verdicts_by_vote(votes: Int[Array, "*batch member"], f: int) -> Int[Array, "*batch member verdict"]:
     """The verdict that each vote of each member would have led to, the others' votes being what they are."""
     n_members = votes.shape[-1]
-    received = jnp.ones(n_members, bool)
     own = jnp.eye(n_members, dtype=bool)
 
     def reached(ballot: Array) -> Array:
         def by_vote(vote: Array) -> Array:
-            return jax.vmap(lambda row: verdict_of(tally(row, received), f))(
+            return jax.vmap(lambda row: verdict_of(tally(row, row >= 0), f))(
                 jnp.where(own, vote, ballot[None])
             )
 

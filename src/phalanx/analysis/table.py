@@ -53,7 +53,33 @@ def evaluation_table(result: Mapping[str, Any]) -> str:
     shield = result.get("shield") or {}
     if shield.get("changed") is not None:
         lines += ["", f"the shield changed {shield['changed']:.2%} of the verdicts"]
-    return "\n".join([*lines, *_intervals(result)])
+    return "\n".join([*lines, *_lies(result.get("committee") or {}), *_intervals(result)])
+
+
+def _lies(committee: Mapping[str, Any]) -> list[str]:
+    """How often each verdict was given with liars in the committee, beside what was to be expected."""
+    if not committee.get("faulty"):
+        return []
+    lines = ["", f"with {committee['faulty']} of {committee['n']} members faulty ({committee['adversary']}):"]
+    rows = {}
+    for name, found in (("measured", committee["verdicts"]), ("expected", committee.get("expected"))):
+        if found:
+            blocks = {
+                f"{v}_{kind}": found[kind][v] for kind in ("malicious", "benign") for v in _RESTRICTIONS
+            }
+            rows[name] = {**found, **blocks}
+    return lines + _aligned("rates", rows, _LIE_COLUMNS)
+
+
+_RESTRICTIONS = ("block", "quarantine")
+_LIE_COLUMNS = {
+    "recall": ("recall", "{:.3f}"),
+    "false_alerts": ("false alerts", "{:.4f}"),
+    "block_malicious": ("blocks (malicious)", "{:.3f}"),
+    "quarantine_malicious": ("quarantines (malicious)", "{:.3f}"),
+    "block_benign": ("blocks (benign)", "{:.4f}"),
+    "quarantine_benign": ("quarantines (benign)", "{:.4f}"),
+}
 
 
 def _aligned(

@@ -10,6 +10,7 @@ from phalanx.agents.credit import CREDIT_SCHEMES
 from phalanx.agents.network import VIEWS, NetworkConfig
 from phalanx.agents.normalizer import NORMALIZERS
 from phalanx.agents.ppo import PPOConfig
+from phalanx.committee.adversaries import TRAINING
 from phalanx.committee.voting import faults_tolerated
 from phalanx.envs.scenarios import SCENARIOS, scenario
 from phalanx.errors import RunError, UsageError, unknown_name
@@ -90,6 +91,12 @@ class RunConfig:
     """Members of the committee."""
     faults: int | None = None
     """Liars or crashes to tolerate, members >= 3 faults + 1; as many as possible unless given."""
+    liars: int = 0
+    """Members that may be faulty at a time while the committee learns, at most as many as it tolerates: each episode
+    draws how many (0 to so many), which, and of what kind. Members then learn together."""
+    adversaries: tuple[str, ...] = ()
+    """What liars do while the committee learns: random, flip, collude, silent, sleeper; any of them unless given. All
+    others are kept for the test (docs/adversaries.md)."""
     views: tuple[str, ...] = ()
     """Sensor view of each member (full, process, file, network, identity); all full unless given."""
     normalizer: Normalizer = "popart"
@@ -229,6 +236,7 @@ class RunConfig:
                 f"--credit {self.credit} is about the others' votes, which nobody hears with --rollouts apart; "
                 "use --rollouts together"
             )
+        self._check_liars()
         if self.specs and self.env != "simulator":
             raise UsageError(
                 f"--specs with --env {self.env}: learning under specifications needs the simulator; measure a run "
@@ -243,6 +251,26 @@ class RunConfig:
             )
         if self.env == "simulator" and self.data:
             raise UsageError("--data is for --env replay or stream; the simulator makes its own events")
+
+    def _check_liars(self) -> None:
+        if not self.liars and not self.adversaries:
+            return
+        if not 1 <= self.liars <= self.f:
+            raise UsageError(
+                f"--liars {self.liars}: {self.members} members learn beside 1 to {self.f} (the faults they tolerate); "
+                "take more --members, or leave --liars and --adversaries out"
+            )
+        for name in self.adversaries:
+            if name not in TRAINING:
+                raise unknown_name("adversary to learn beside (others are held out)", name, TRAINING)
+        if self.rollouts == "apart":
+            raise UsageError(
+                "--liars with --rollouts apart: there is no other member that could lie; use together"
+            )
+        if self.credit == "dictator" or self.is_original:
+            raise UsageError(
+                "--liars: neither --credit dictator nor --preset original can be learned beside liars"
+            )
 
     @classmethod
     def preset_named(cls, name: str) -> "RunConfig":
@@ -274,7 +302,7 @@ class RunConfig:
         for name in _PATHS:
             given[name] = None if given.get(name) is None else Path(given[name])
         given["data"] = tuple(Path(part) for part in given.get("data", ()))
-        for name in ("features", "views"):
+        for name in ("features", "views", "adversaries"):
             given[name] = tuple(given.get(name, ()))
         return cls(**given)
 
@@ -300,7 +328,7 @@ class RunConfig:
         values = {"split_seed": self.seed, **_BY_ENV["simulator" if self.env == "simulator" else "recorded"]}
         scheme = CREDIT_SCHEMES[self.credit or values["credit"]]
         values |= _BY_CREDIT["ahead" if scheme.lookahead else "back"]
-        if scheme.about_others:
+        if scheme.about_others or self.liars:
             values["rollouts"] = "together"
         if self.env == "simulator":
             values["episode_events"] = scenario(self.scenario).config.episode_events

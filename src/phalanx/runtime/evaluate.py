@@ -16,39 +16,36 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int, PRNGKeyArray
+from jaxtyping import Float, Int, PRNGKeyArray
 
 from phalanx.agents.memory import init_memory
-from phalanx.analysis.metrics import committee_metrics, detection_metrics, response_metrics
+from phalanx.analysis.metrics import committee_metrics, detection_metrics
+from phalanx.analysis.verdict_rates import certain, verdict_rates
 from phalanx.data.encoder import Encoder
 from phalanx.envs.base import Environment
-from phalanx.envs.catalogue import STAGES
-from phalanx.envs.constrained import Constrained, unconstrained
+from phalanx.envs.constrained import Constrained
 from phalanx.envs.original import OriginalEnv
-from phalanx.envs.simulator import Simulator
 from phalanx.envs.stream import StreamEnv
 from phalanx.errors import PhalanxError, UsageError
+from phalanx.runtime.attacked import Liars, LiarsAsked, asked_for, prepare
 from phalanx.runtime.baselines import (
-    choose_playbook,
     fit_classifier,
-    rates_of,
-    references,
 )
 from phalanx.runtime.config import RunConfig
+from phalanx.runtime.cut import Cut, cut_of
 from phalanx.runtime.decide import Committee, decide_events, init_guard, shielded, vote
-from phalanx.runtime.episodes import Course, run_episodes
 from phalanx.runtime.fingerprint import check_unchanged
 from phalanx.runtime.kept import load_committee
 from phalanx.runtime.original import OriginalCommittee
 from phalanx.runtime.original_judge import judge, majority, original_latency, original_specs
-from phalanx.runtime.policies import CommitteePolicy, ThresholdPolicy
+from phalanx.runtime.policies import CommitteePolicy
+from phalanx.runtime.responded import RESPONSE, add_response
 from phalanx.runtime.seeds import merged
-from phalanx.runtime.specifications import forecast, held, load_specs
+from phalanx.runtime.specifications import load_specs
 from phalanx.runtime.store import RunFolder, run_folders
 from phalanx.runtime.task import Part, Task, build_task, data_part
 from phalanx.runtime.watch import Watched, ballot, verdicts, watch
 from phalanx.runtime.yardstick import (
-    PLAY,
     PROBE_ROWS,
     WATCH,
     Yardstick,
@@ -58,14 +55,12 @@ from phalanx.runtime.yardstick import (
 )
 from phalanx.stl.shield import Shield
 from phalanx.stl.specs import Spec
-from phalanx.types import Verdict
 
-__all__ = ["TUNED", "evaluate"]
+__all__ = ["evaluate"]
 
 _LOG = logging.getLogger("phalanx")
 _TEST_LANES = 128  # places on recorded rows that start with blank memory, as many as in validation
 _LATENCY_CALLS = 300
-TUNED = "tuned threshold classifier"
 
 
 def evaluate(
@@ -77,6 +72,8 @@ def evaluate(
     positive: str = "alert",
     specs: Path | None = None,
     shield: Path | None = None,
+    faulty: int | None = None,
+    adversary: str | None = None,
 ) -> dict[str, Any]:
     """Measures a run and keeps the result as its ``eval.json``.
 
@@ -89,6 +86,8 @@ def evaluate(
         specs: what is to hold in the closed loop, see ``specifications.spec_file``; the run's own unless given, and
             ``office`` in the simulator where it has none.
         shield: specifications that a shield keeps there.
+        faulty: members that are faulty, every set of them in equally many episodes; f where an adversary is given.
+        adversary: of what kind (``committee.adversaries``); the worst case where ``faulty`` is given.
 
     Returns:
         The keys of CONTRACT.md; with several seeds their means, and ``per_seed``, ``intervals``.
@@ -106,6 +105,11 @@ def evaluate(
         )
     if shield is not None and first.is_original:
         raise UsageError("--shield: the original's committee decides by its own rule, without one")
+    asked = asked_for(first.members, first.f, faulty, adversary)
+    if asked is not None and first.is_original:
+        raise UsageError(
+            "--adversary: the original's committee decides by its own rule, which nobody attacks here"
+        )
     task, part, notes = _parts(first, folders[0], data)
     part, task, measured = _watched_by(first, folders[0], part, task, specs)
     keeper = None if shield is None else Shield(load_specs(shield))
@@ -120,9 +124,10 @@ def evaluate(
             results.append(_evaluate_original(config, committee, point, task, part, key, positive, notes))
         else:
             yardstick = yardstick or make_yardstick(config, committee, task, key, episodes)
+            liars = asked and _prepared(asked, config, committee, point, task, key, episodes)
             results.append(
                 _evaluate_one(
-                    config, committee, point, part, yardstick, key, episodes, positive, notes, measured
+                    config, committee, point, part, yardstick, key, episodes, positive, notes, measured, liars
                 )
             )
         results[-1] |= {
@@ -198,49 +203,96 @@ def _evaluate_one(
     positive: str,
     notes: list[str],
     specs: tuple[Spec, ...],
+    liars: Liars | None,
 ) -> dict[str, Any]:
-    threshold = float("inf") if point["threshold"] is None else float(point["threshold"])
+    threshold = _threshold(point)
     memory = config.network.memory_size
     own = jax.random.fold_in(streams(key)[2], WATCH)
     _LOG.info("seed %d: detection, with the same events for all", config.seed)
     places = _TEST_LANES if isinstance(part.watch, StreamEnv) else episodes
     test = watch(part.watch, committee, own, memory, n_lanes=places)
     alone = np.asarray(vote(jnp.asarray(test.log_probs), threshold=threshold))
-    answers = verdicts(ballot(test, threshold, committee.f), committee.f)
-    result = _detected(config, test, alone, answers, point, positive, notes)
+    honest = verdicts(ballot(test, threshold, committee.f), committee.f)
+    result = _detected(config, test, alone, (honest, test.score), point, positive, notes)
+    if liars is not None:
+        under, told = liars.detect(test, threshold, committee)
+        own = result["committee"]
+        result = _detected(config, test, alone, (under.verdict, under.score), point, positive, notes)
+        result["committee"] = own | told
     result["latency_ms"] = _latency(committee, part.watch, threshold, memory)
     result["baselines"] = detection_baselines(yardstick.classifier, test, positive)
     if part.act is None:
-        result |= dict.fromkeys(_RESPONSE)
+        result |= dict.fromkeys(RESPONSE)
     else:
         _LOG.info("seed %d: response, %d episodes for each policy", config.seed, episodes)
-        policy = CommitteePolicy(committee, jnp.asarray(threshold, jnp.float32), memory)
-        _add_response(result, policy, part.act, yardstick, streams(key), episodes, specs)
+        policy = CommitteePolicy(committee, threshold.arrays(), memory)
+        if liars is not None:
+            policy = liars.among(policy, part.act)
+        add_response(result, policy, part.act, yardstick, streams(key), episodes, specs)
     return result
+
+
+def _threshold(point: Mapping[str, Any]) -> Cut:
+    return cut_of(point) or Cut.of(float("inf"))
+
+
+def _prepared(
+    asked: LiarsAsked,
+    config: RunConfig,
+    committee: Committee,
+    point: Mapping[str, Any],
+    task: Task | None,
+    key: PRNGKeyArray,
+    episodes: int,
+) -> Liars:
+    """The liars asked for; those that learn are shown opinions on the validation part."""
+
+    def known() -> Watched:
+        if task is None:
+            raise UsageError(
+                "--adversary learned: it learns on the run's own validation part, which cannot be read"
+            )
+        env = task.validation.watch
+        places = _TEST_LANES if isinstance(env, StreamEnv) else episodes
+        own = jax.random.fold_in(streams(key)[1], WATCH)
+        return watch(env, committee, own, config.network.memory_size, n_lanes=places)
+
+    return prepare(asked, known, _threshold(point), committee.f, streams(key)[2])
 
 
 def _detected(
     config: RunConfig,
     test: Watched,
     votes: Int[np.ndarray, "event member"],
-    answers: Int[np.ndarray, " event"],
+    answered: tuple[Int[np.ndarray, " event"], Float[np.ndarray, " event"]],
     point: Mapping[str, Any],
     positive: str,
     notes: list[str],
 ) -> dict[str, Any]:
     """Detection and voting on the watched events; nothing of response, and no spec yet. ``votes`` are those of members
-    who have not heard one another: how alike they think."""
-    found = dataclasses.asdict(detection_metrics(test.label, answers, test.score, positive=positive))
+    who have not heard one another: how alike they think. ``answered`` are the committee's verdicts and scores."""
+    answers, score = answered
+    found = dataclasses.asdict(detection_metrics(test.label, answers, score, positive=positive))
     voting = committee_metrics(votes, test.label, positive=positive)
+    given = verdict_rates(test.label, certain(answers), answers)
     return {
         **found,
         "shield": {"changed": None},
         "threshold": point["threshold"],
+        "alert_threshold": point.get("alert_threshold"),
         "threshold_source": point["threshold_source"],
         "positive": positive,
         "events": len(test.label),
         "specs": {},
-        "committee": {"n": config.members, "f": config.f, "faulty": 0, **dataclasses.asdict(voting)},
+        "committee": {
+            "n": config.members,
+            "f": config.f,
+            "faulty": 0,
+            "adversary": None,
+            **dataclasses.asdict(voting),
+            "verdicts": dataclasses.asdict(given),
+            "expected": None,
+        },
         "notes": notes,
     }
 
@@ -259,7 +311,7 @@ def _evaluate_original(
     env = cast(OriginalEnv, part.watch)
     test = judge(env, committee)
     votes = ballot(test, None, 0)
-    result = _detected(config, test, votes, majority(votes), point, positive, notes)
+    result = _detected(config, test, votes, (majority(votes), test.score), point, positive, notes)
     result["specs"] = original_specs(env, votes, key)
     result["latency_ms"] = original_latency(env, committee)
     classifier = None
@@ -268,87 +320,10 @@ def _evaluate_original(
         train, validation = (judge(each, committee, PROBE_ROWS) for each in known)
         classifier = fit_classifier(train, validation, config.seed)
     result["baselines"] = detection_baselines(classifier, test, positive)
-    return result | dict.fromkeys(_RESPONSE)
+    return result | dict.fromkeys(RESPONSE)
 
 
-def _add_response(
-    result: dict[str, Any],
-    policy: CommitteePolicy,
-    env: Environment,
-    yardstick: Yardstick,
-    keys: list[PRNGKeyArray],
-    episodes: int,
-    specs: tuple[Spec, ...],
-) -> None:
-    """Adds what the committee's and the baselines' answers did to the same episodes."""
-    steps = env.episode_events
-    key = jax.random.fold_in(keys[2], PLAY)
-    course = run_episodes(env, policy, key, n_envs=episodes, steps=steps)
-    result["specs"] = held(specs, course.robustness, course.live)
-    result["shield"] = {"changed": course.changed}
-    courses = references(env, key, episodes, rates_of(course))
-    if yardstick.classifier is not None and yardstick.act is not None and yardstick.ends is not None:
-        own = jax.random.fold_in(keys[1], PLAY)
-        known = run_episodes(yardstick.act, policy, own, n_envs=episodes, steps=yardstick.act.episode_events)
-        if isinstance(unconstrained(env), Simulator):  # else validation and test are not draws of one world
-            told = forecast(specs, (known.robustness, known.live), (course.robustness, course.live))
-            for name, said in told.items():
-                result["specs"][name]["forecast"] = said
-        availability = response_metrics(known.score, *yardstick.ends).availability
-        book = choose_playbook(yardstick.tried, 1.0 if availability is None else availability)
-        tuned = ThresholdPolicy(
-            yardstick.classifier.probe.score,
-            np.full(episodes, book["threshold"]),
-            np.full(episodes, int(Verdict[book["verdict"].upper()])),
-        )
-        courses[TUNED] = run_episodes(env, tuned, key, n_envs=episodes, steps=steps)
-        result["playbook"] = {**book, "committee_availability": availability}
-    ends = courses["always-allow"].score, courses["oracle"].score
-    result |= dataclasses.asdict(response_metrics(course.score, *ends))
-    result["damage_by_episode"] = np.asarray(course.score.damage, float).tolist()
-    for name, each in courses.items():
-        row = result["baselines"].setdefault(name, {})
-        reached = dataclasses.asdict(response_metrics(each.score, *ends))
-        row |= {metric: reached[metric] for metric in _RESPONSE}
-    names = {"stages": list(STAGES)} if isinstance(unconstrained(env), Simulator) else {}
-    result["course"] = names | _course(course, courses["always-allow"])
-
-
-_RESPONSE = (
-    "normalised_score",
-    "loss",
-    "cvar_loss",
-    "furthest_stage",
-    "damage_prevented",
-    "availability",
-    "time_to_contain_s",
-    "contained_share",
-    "false_blocks_per_million",
-    "alerts_per_day",
-)
-
-
-def _course(committee: Course, allowed: Course) -> dict[str, Any]:
-    """One campaign's course under both: the episode in which always-allow suffers the median damage above none."""
-    total = np.asarray(allowed.score.damage)
-    order = np.argsort(total, kind="stable")
-    struck = order[total[order] > 0]
-    episode = int(struck[len(struck) // 2]) if len(struck) else 0
-
-    def side(course: Course) -> dict[str, list[Any]]:
-        live = course.live[:, episode]
-        return {
-            "event": np.arange(live.sum()).tolist(),
-            "cumulative_damage": course.damage[live, episode].astype(float).tolist(),
-            "verdict": course.verdict[live, episode].tolist(),
-            "label": course.label[live, episode].tolist(),
-            "stage": course.stage[live, episode].tolist(),
-        }
-
-    return {"committee": side(committee), "always-allow": side(allowed)}
-
-
-def _latency(committee: Committee, env: Environment, threshold: float, memory: int) -> dict[str, float]:
+def _latency(committee: Committee, env: Environment, threshold: Cut, memory: int) -> dict[str, float]:
     """Time of one decision, one event at a time, in ms; compilation apart."""
     observation = jax.tree.map(lambda leaf: leaf[None], env.reset(jax.random.key(0))[1])
     table = init_memory(committee.n_members, 1, env.spec.n_entities, memory)

@@ -27,6 +27,8 @@ from phalanx.agents.ppo import (
     update,
 )
 from phalanx.agents.targets import Targets, gae, monte_carlo
+from phalanx.committee.adversaries import TRAINING, threat_of
+from phalanx.committee.faults import Threat
 from phalanx.envs.base import Environment
 from phalanx.envs.constrained import Constrained
 from phalanx.runtime.config import RunConfig
@@ -63,6 +65,8 @@ class LearnerConfig:
         reward_scale: factor on every reward.
         network, ppo: sizes and update.
         prices: how specifications' multipliers follow their violations.
+        liars: members that may be faulty at a time, where they learn together.
+        adversaries: of what kinds.
     """
 
     f: int
@@ -84,6 +88,8 @@ class LearnerConfig:
     network: NetworkConfig
     ppo: PPOConfig
     prices: MultiplierConfig
+    liars: int = 0
+    adversaries: tuple[str, ...] = ()
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
@@ -120,6 +126,8 @@ def learner_config(config: RunConfig) -> LearnerConfig:
         network=config.network,
         ppo=ppo,
         prices=MultiplierConfig(adapt=config.multipliers),
+        liars=config.liars,
+        adversaries=config.adversaries or TRAINING,
     )
 
 
@@ -187,8 +195,8 @@ def init_train_state(env: Environment, config: LearnerConfig, key: PRNGKeyArray)
     committee = init_committee(env.spec, config, key_members)
 
     def world(committee: Committee, key: PRNGKeyArray) -> World:
-        memory = config.network.memory_size
-        return init_world(env, committee, config.n_envs, memory, key, stagger=config.stagger)
+        memory, threat = config.network.memory_size, _threat(env, config)
+        return init_world(env, committee, config.n_envs, memory, key, config.stagger, threat)
 
     if config.apart:
         keys = jax.random.split(key_world, committee.n_members)
@@ -203,6 +211,20 @@ def init_train_state(env: Environment, config: LearnerConfig, key: PRNGKeyArray)
         iteration=jnp.zeros((), jnp.int32),
         averaged=committee.networks,
         multipliers=env.multipliers if isinstance(env, Constrained) else jnp.zeros(0, jnp.float32),
+    )
+
+
+def _threat(env: Environment, config: LearnerConfig) -> Threat | None:
+    """Who may be faulty: in each episode a number of members, 0 to ``liars``, of one kind."""
+    if not config.liars:
+        return None
+    return threat_of(
+        config.adversaries,
+        config.liars,
+        n_members=len(config.views),
+        horizon=env.episode_events,
+        n_entities=env.spec.n_entities,
+        drawn=True,
     )
 
 
@@ -300,7 +322,8 @@ def _iterate(
     )
     committee, scaled_targets = _follow_targets(config, state.committee, targets.value_targets)
     applied = (jnp.arange(config.n_envs) >= n_shadow).astype(jnp.float32)
-    best = best_votes(config.credit, credit=rollout.credit, votes=rollout.votes, f=config.f)
+    cast = rollout.votes if rollout.cast is None else rollout.cast
+    best = best_votes(config.credit, credit=rollout.credit, votes=cast, f=config.f)
     votes = jnp.moveaxis(rollout.votes, -1, 0)
     log_probs = jnp.moveaxis(rollout.log_probs, 1, 0)
     batch = Batch(
@@ -310,7 +333,7 @@ def _iterate(
         initial=rollout.initial,
         votes=votes,
         log_prob=jnp.take_along_axis(log_probs, votes[..., None], axis=-1)[..., 0],
-        advantages=jax.vmap(lambda a: standardize(a, jnp.broadcast_to(applied, a.shape)))(targets.advantages),
+        advantages=jax.vmap(standardize)(targets.advantages, _mattered(rollout, applied)),
         best=jnp.moveaxis(best, -1, 0),
         worth=relative_worth(rollout.worth) if scheme.lookahead else None,
         local=local_weight(config.credit, progress),
@@ -336,6 +359,13 @@ def _iterate(
         committee, opt_state, world, key_next, state.iteration + 1, averaged, state.multipliers
     )
     return after, metrics
+
+
+def _mattered(rollout: Rollout, applied: Float[Array, " env"]) -> Float[Array, "member time env"]:
+    """1 where a member's own vote took part in what happened: verdicts were applied, and it was not faulty."""
+    shape = rollout.value.shape[1], rollout.value.shape[0], rollout.value.shape[2]
+    mattered = jnp.broadcast_to(applied, shape)
+    return mattered if rollout.faulty is None else mattered * (1.0 - jnp.moveaxis(rollout.faulty, -1, 0))
 
 
 def _targets(

@@ -104,6 +104,9 @@ def _metrics(
         name = verdict.name.lower()
         metrics[f"policy/rate_{name}"] = (votes == verdict).mean(axis=axes, dtype=jnp.float32)
         metrics[f"committee/rate_{name}"] = (action == verdict).mean(dtype=jnp.float32)
+    if rollout.faulty is not None and rollout.cast is not None:
+        metrics["committee/faulty"] = rollout.faulty.mean(dtype=jnp.float32)
+        metrics["committee/abstain"] = (rollout.cast < 0).mean(dtype=jnp.float32)
     return metrics
 
 

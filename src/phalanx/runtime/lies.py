@@ -14,6 +14,7 @@ from phalanx.analysis.verdict_rates import VerdictRates, certain, verdict_rates
 from phalanx.committee.faults import HONEST, NOTHING, Faults, Threat, liar_sets, say
 from phalanx.committee.prediction import PREDICTED, Reaction, predict
 from phalanx.errors import RunError
+from phalanx.runtime.cut import Cut
 from phalanx.runtime.decide import ballots, hearing, settle, suspicion_told, vote
 from phalanx.runtime.watch import Watched, ballot, verdicts
 from phalanx.types import Verdict
@@ -88,7 +89,7 @@ def _faults(watched: Watched, threat: Threat, key: PRNGKeyArray) -> _Liars:
 
 def lied(
     watched: Watched,
-    threshold: float | None,
+    threshold: float | Cut | None,
     f: int,
     threat: Threat,
     key: PRNGKeyArray,
@@ -112,9 +113,7 @@ def lied(
     shown = np.full(n_events, -1, np.int32) if label is None else label.astype(np.int32)
     parts, size = [], min(_CHUNK, n_events)
     for chunk, begin in enumerate(range(0, n_events, size)):
-        rows = np.arange(begin, begin + size).clip(
-            max=n_events - 1
-        )  # the last chunk repeats its last event
+        rows = np.arange(begin, begin + size).clip(max=n_events - 1)  # the last chunk repeats its last event
         faults = Faults(
             faulty=jnp.asarray(own.faulty[rows]),
             kind=jnp.zeros(size, jnp.int32),
@@ -135,13 +134,13 @@ def lied(
     return Lied(verdict, votes, score, honest, own.faulty)
 
 
-def _cut(threshold: float | None) -> Array | None:
-    return None if threshold is None else jnp.asarray(threshold, jnp.float32)
+def _cut(threshold: float | Cut | None) -> Cut | None:
+    return None if threshold is None else Cut.of(threshold).arrays()
 
 
 @eqx.filter_jit
 def _judge(
-    faults: Faults, log_probs: Array, entity: Array, threshold: Array | None, f: int
+    faults: Faults, log_probs: Array, entity: Array, threshold: Cut | None, f: int
 ) -> tuple[Array, Array, Array]:
     statements = hearing(log_probs, faults, entity, f, threshold=threshold)
     score = suspicion_told(statements)
@@ -150,7 +149,7 @@ def _judge(
 
 def reaction(
     log_probs: Float[np.ndarray, "event member verdict"],
-    threshold: float | None,
+    threshold: float | Cut | None,
     faulty: Bool[np.ndarray, " member"],
     f: int,
 ) -> Reaction:
@@ -183,7 +182,7 @@ def reaction(
 
 
 @eqx.filter_jit
-def _respond(opinions: Array, faulty: Array, said: Array, threshold: Array | None, f: int) -> Array:
+def _respond(opinions: Array, faulty: Array, said: Array, threshold: Cut | None, f: int) -> Array:
     told, heard = say(opinions, jnp.broadcast_to(faulty, said.shape), said)
     if threshold is None:
         return vote(opinions).T
@@ -191,7 +190,7 @@ def _respond(opinions: Array, faulty: Array, said: Array, threshold: Array | Non
 
 
 def expected(
-    watched: Watched, threshold: float | None, f: int, threat: Threat, *, every_set: bool = False
+    watched: Watched, threshold: float | Cut | None, f: int, threat: Threat, *, every_set: bool = False
 ) -> VerdictRates | None:
     """The exact rates to be expected with liars, from the joint distribution of honest votes; None for liars that were
     trained, of whom nothing can be said beforehand.

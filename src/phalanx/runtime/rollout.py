@@ -17,6 +17,7 @@ from phalanx.agents.memory import (
     link_reads,
     start_rollout,
 )
+from phalanx.committee.faults import Faults, Threat, advance, init_faults
 from phalanx.committee.voting import pivotal
 from phalanx.envs.base import Environment, auto_reset_step
 from phalanx.runtime.decide import Committee, appraise, consult, decide_events
@@ -33,12 +34,14 @@ class World(eqx.Module):
         observation: the event that waits for a verdict in each.
         table: memories per process.
         episode_reward: sum of the committee's reward in the running episode; NaN in one that had begun before.
+        faults: which members are faulty, where some may be.
     """
 
     env_state: Any
     observation: Observation
     table: MemoryTable
     episode_reward: Float[Array, " env"]
+    faults: Faults | None = None
 
 
 class Rollout(eqx.Module):
@@ -47,7 +50,7 @@ class Rollout(eqx.Module):
     Attributes:
         vectors, reads, initial: what the members saw and remembered (see ``agents.ppo.Batch``).
         core: what the critics alone are told.
-        votes, log_probs: each member's vote and policy.
+        votes, log_probs: each member's own vote and policy, whatever it says in the place of them.
         value: V of each event, in reward units.
         next_value: V of the event that follows; of the old episode's final observation where the episode was cut.
         action: the committee's verdict, whether applied or only logged.
@@ -57,6 +60,8 @@ class Rollout(eqx.Module):
         score: the episode's totals at each step.
         robustness: of each specification, none unless any is watched.
         episode_reward: the committee's reward summed over the episode so far; NaN where its beginning was not seen.
+        faulty: which members are faulty; None where nobody can be.
+        cast: the votes that were received, -1 where none was; None likewise.
     """
 
     vectors: Float[Array, "time env input"]
@@ -78,6 +83,8 @@ class Rollout(eqx.Module):
     score: Score
     robustness: Float[Array, "time env spec"]
     episode_reward: Float[Array, "time env"]
+    faulty: Bool[Array, "time env member"] | None = None
+    cast: Int[Array, "time env member"] | None = None
 
     @property
     def done(self) -> Bool[Array, "time env"]:
@@ -86,7 +93,13 @@ class Rollout(eqx.Module):
 
 
 def init_world(
-    env: Environment, committee: Committee, n_envs: int, memory_size: int, key: PRNGKeyArray, stagger: int = 0
+    env: Environment,
+    committee: Committee,
+    n_envs: int,
+    memory_size: int,
+    key: PRNGKeyArray,
+    stagger: int = 0,
+    threat: Threat | None = None,
 ) -> World:
     """Running environments with blank memory.
 
@@ -98,7 +111,12 @@ def init_world(
         key: of the resets.
         stagger: each environment has a random number of allowed events behind it, below this; so that episodes do not
             all begin and end together.
+        threat: what may go wrong with members; nothing unless given.
     """
+    faults = None
+    if threat is not None:
+        key, key_faults = jax.random.split(key)
+        faults = init_faults(threat, committee.n_members, n_envs, key_faults)
     key_reset, key_ahead, key_steps = jax.random.split(key, 3)
     env_state, observation = jax.vmap(env.reset)(jax.random.split(key_reset, n_envs))
     ahead = jax.random.randint(key_ahead, (n_envs,), 0, max(stagger, 1))
@@ -116,7 +134,8 @@ def init_world(
 
     (env_state, observation), _ = jax.lax.scan(step, (env_state, observation), jnp.arange(stagger))
     table = init_memory(committee.n_members, n_envs, env.spec.n_entities, memory_size)
-    return World(env_state, observation, table, jnp.where(ahead > 0, jnp.nan, jnp.zeros(n_envs, jnp.float32)))
+    episode_reward = jnp.where(ahead > 0, jnp.nan, jnp.zeros(n_envs, jnp.float32))
+    return World(env_state, observation, table, episode_reward, faults)
 
 
 def collect(
@@ -152,8 +171,11 @@ def collect(
         t, key = inputs
         key_votes, key_env, key_dictator = jax.random.split(key, 3)
         source, entity = world.observation.source, world.observation.entity
+        faults = world.faults
+        if faults is not None:
+            faults = faults.shown(jax.vmap(env.learned_label)(world.env_state))
         table, _, decision, opinion = decide_events(
-            committee, world.table, world.observation, t, key=key_votes
+            committee, world.table, world.observation, t, key=key_votes, faults=faults
         )
         core = jax.vmap(env.core)(world.env_state)
         action = decision.action
@@ -194,11 +216,20 @@ def collect(
             "source": source,
             "own": source == entity,
         }
+        if faults is not None and opinion.statements is not None:
+            said = opinion.statements
+            moved = jax.vmap(lambda votes, there: pivotal(votes, there, committee.f))(
+                said.votes, said.received
+            )
+            record |= {"votes": said.own, "cast": said.votes, "faulty": faults.faulty}
+            record["pivotal"] = moved & ~faults.faulty
+            faults = advance(faults, time_step.done)
         world = World(
             env_state=env_state,
             observation=time_step.observation,
             table=clear(table, time_step.done),
             episode_reward=jnp.where(time_step.done, 0.0, episode_reward),
+            faults=faults,
         )
         return world, record
 
