@@ -1,9 +1,10 @@
 """Real networks: four engines, four applications, a gateway, an enforcer; members killed at every boundary."""
 
+import itertools
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,10 @@ from phalanx.service.consensus.crash import CRASH_VARIABLE, crashing
 from phalanx.service.consensus.member import DrillMember
 from phalanx.service.consensus.network import Network, create_network
 from phalanx.service.consensus.node import NodeFile, main
-from phalanx.service.ledger_entry import Entry
 from phalanx.service.ledger_files import read_entries
 from phalanx.service.ledger_verify import verify_ledger
 
+DEADLINE_S = 180.0  # for machines with much else to do
 KINDS = (
     "info",
     "init_chain",
@@ -49,15 +50,16 @@ def alive(pid: int | None) -> bool:
         return False
 
 
-def heads_agree(network: Network, height: int, wait_s: float = 30.0) -> None:
-    """Waits until every node has an entry, and checks that it is the same one and that all verify."""
-    deadline = time.monotonic() + wait_s
-    while True:
-        told = [status for status in network.status().values() if status is not None]
-        if len(told) == network.chain.n and all(status["ledger"] >= height for status in told):
-            break
-        assert time.monotonic() < deadline, told
+def until(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not done():
+        assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def heads_agree(network: Network, height: int) -> None:
+    """Waits until every node has an entry, and checks that it is the same one and that all verify."""
+    until(lambda: all(told is not None and told["ledger"] >= height for told in network.status().values()))
     folders = [network.folder / member.name / "ledger" for member in network.chain.members]
     ledgers = [[entry.hash for entry in read_entries(folder)][:height] for folder in folders]
     assert all(ledger == ledgers[0] for ledger in ledgers)
@@ -83,7 +85,7 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
 def test_four_nodes_decide_as_their_members_vote(four: Network) -> None:
     for batch in range(3):
         happened = events(batch, 16)
-        decisions = four.decisions(happened)
+        decisions = four.decisions(happened, DEADLINE_S)
         for event, decision in zip(happened, decisions, strict=True):
             own = [DrillMember(f"node{i}", 0.5).votes([event])[0] for i in range(4)]
             assert decision.event_id == event.id and decision.tolerates == 1
@@ -92,29 +94,108 @@ def test_four_nodes_decide_as_their_members_vote(four: Network) -> None:
     heads_agree(four, 1)
 
 
+@pytest.fixture
+def batches() -> Iterator[int]:
+    """Numbers for batches, none twice in a run: the same events are decided once."""
+    return (next(_NUMBERS) for _ in itertools.count())
+
+
+_NUMBERS = itertools.count(1000)
+
+
+class Watched:
+    """A network whose decisions are acted on, and asked at the end whether all is as it must be."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.acted: list[str] = []
+
+    def __enter__(self) -> "Watched":
+        self._enforcer = self.network.enforcer(lambda entry: self.acted.append(entry.body["digest"]))
+        self._enforcer.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._enforcer.__exit__()
+
+    def all_is_well(self, batches: Iterator[int]) -> None:
+        """All nodes take part and have the same ledger; everything was acted on, once; nobody lied."""
+        network, began = self.network, self._enforcer.height - len(self.acted)
+        network.wait(network.chain.n, DEADLINE_S)
+        network.decisions(events(next(batches)), DEADLINE_S)
+        height = max(status["ledger"] for status in network.status().values() if status)
+        heads_agree(network, height)
+        until(lambda: self._enforcer.height >= height)
+        assert len(self.acted) == len(set(self.acted)) == height - began
+        assert not self._enforcer.evidence
+        assert not verify_ledger(network.folder / "enforcer", network.chain.keys).findings
+
+
 @pytest.mark.network
-def test_one_member_killed_changes_nothing_and_comes_back(four: Network, tmp_path: Path) -> None:
-    acted: list[Entry] = []
+def test_one_member_killed_changes_nothing_and_comes_back(four: Network, batches: Iterator[int]) -> None:
     victim = four.nodes[2]
-    with four.enforcer(acted.append) as enforcer:
+    restarts = victim.restarts
+    with Watched(four) as watched:
         victim.send(signal.SIGKILL)  # it is started again, and fetches what it missed
-        answers = [four.submit(events(100 + batch)) for batch in range(6)]
-        assert all(len(answer.result(60)) == 4 for answer in answers)
-        deadline = time.monotonic() + 60
-        while victim.restarts == 0 or None in victim.pids:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        four.wait(4)
-        four.decisions(events(110))
-        height = max(status["ledger"] for status in four.status().values() if status)
-        heads_agree(four, height)
-        while enforcer.height < height:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-    digests = [entry.body["digest"] for entry in acted]
-    assert len(digests) == len(set(digests)) == height
-    assert not verify_ledger(four.folder / "enforcer", four.chain.keys).findings
-    assert not enforcer.evidence
+        answers = [four.submit(events(next(batches))) for _ in range(6)]
+        assert all(len(answer.result(DEADLINE_S)) == 4 for answer in answers)
+        until(lambda: victim.restarts > restarts and None not in victim.pids)
+        watched.all_is_well(batches)
+
+
+@pytest.mark.network
+def test_an_engine_killed_alone_is_started_again_and_its_application_goes_on(
+    four: Network, batches: Iterator[int]
+) -> None:
+    victim = four.nodes[1]
+    application, engine = victim.pids
+    with Watched(four) as watched:
+        victim.send(signal.SIGKILL, application=False)
+        until(lambda: victim.pids[1] not in (None, engine))
+        watched.all_is_well(batches)
+    assert victim.pids[0] == application
+
+
+def crashed_and_back(network: Network, batches: Iterator[int]) -> None:
+    """Waits, under load, until node 3 has killed itself where it was told to, and is back."""
+    mark = network.folder / "node3" / "drill.crashed"
+    with Watched(network) as watched:
+        deadline = time.monotonic() + DEADLINE_S
+        while not mark.exists():
+            assert time.monotonic() < deadline, "the node did not crash"
+            assert len(network.decisions(events(next(batches)), DEADLINE_S)) == 4
+        network.nodes[3].environment = {}
+        watched.all_is_well(batches)
+    mark.unlink()
+
+
+def crash(network: Network, place: str, batches: Iterator[int]) -> None:
+    """Kills node 3's application at a place between it and its engine, in a network that runs."""
+    victim = network.nodes[3]
+    victim.stop()
+    victim.environment = {CRASH_VARIABLE: place}
+    victim.start()
+    crashed_and_back(network, batches)
+
+
+@pytest.mark.network
+def test_a_node_killed_between_engine_and_ledger_comes_back(four: Network, batches: Iterator[int]) -> None:
+    crash(four, "commit:after:2", batches)
+
+
+@pytest.mark.network
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_node_killed_at_any_boundary_comes_back(
+    four: Network, tmp_path: Path, kind: str, when: str, batches: Iterator[int]
+) -> None:
+    if kind != "init_chain":
+        crash(four, f"{kind}:{when}:{1 if kind == 'info' else 3}", batches)
+        return
+    create_network(tmp_path / "n", 4)  # the first request of a chain
+    with Network(tmp_path / "n", {3: {CRASH_VARIABLE: f"{kind}:{when}:1"}}) as network:
+        crashed_and_back(network, batches)
 
 
 @pytest.mark.network
@@ -143,66 +224,22 @@ time.sleep(600)
         pids = [int(pid) for pid in starter.stdout.readline().split()]
         assert len(pids) == 2 and all(map(alive, pids))
         starter.kill()
-    deadline = time.monotonic() + 20
-    while any(map(alive, pids)):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def crashed_and_back(folder: Path, place: str) -> None:
-    """Kills a node's application at a place between it and its engine, under load, and waits for it to come back."""
-    create_network(folder, 4, window=64)
-    network = Network(folder, {3: {CRASH_VARIABLE: place}})
-    acted: list[str] = []
-    mark = folder / "node3" / "drill.crashed"
-    with network, network.enforcer(lambda entry: acted.append(entry.body["digest"])) as enforcer:
-        deadline = time.monotonic() + 60
-        batch = 0
-        while not mark.exists() or batch < 4:
-            assert time.monotonic() < deadline, "the node did not crash"
-            assert len(network.decisions(events(batch), 60)) == 4
-            batch += 1
-        network.wait(4)
-        network.decisions(events(10_000))
-        height = max(status["ledger"] for status in network.status().values() if status)
-        heads_agree(network, height)
-        while enforcer.height < height:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-    assert network.nodes[3].restarts >= 1
-    assert len(acted) == len(set(acted)) == height == batch + 1
-    assert not verify_ledger(folder / "enforcer", network.chain.keys).findings
-
-
-@pytest.mark.network
-def test_a_node_killed_between_engine_and_ledger_comes_back(tmp_path: Path) -> None:
-    crashed_and_back(tmp_path / "n", "commit:after:3")
+    until(lambda: not any(map(alive, pids)))
 
 
 @pytest.mark.network
 @pytest.mark.slow
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_node_killed_at_any_boundary_comes_back(tmp_path: Path, kind: str, when: str) -> None:
-    crashed_and_back(tmp_path / "n", f"{kind}:{when}:{1 if kind in ('info', 'init_chain') else 3}")
-
-
-@pytest.mark.network
-@pytest.mark.slow
-def test_more_than_f_nodes_down_stop_decisions_and_never_fork(tmp_path: Path) -> None:
-    create_network(tmp_path / "n", 4)
-    with Network(tmp_path / "n") as network:
-        network.decisions(events(0))
-        for node in network.nodes[2:]:
+def test_more_than_f_nodes_down_stop_decisions_and_never_fork(four: Network, batches: Iterator[int]) -> None:
+    with Watched(four) as watched:
+        for node in four.nodes[2:]:
             node.stop(signal.SIGKILL)
-        answer = network.submit(events(1))
+        answer = four.submit(events(next(batches)))
         with pytest.raises(TimeoutError):
             answer.result(5)
-        for node in network.nodes[2:]:
+        for node in four.nodes[2:]:
             node.start()
-        assert len(answer.result(60)) == 4
-        network.wait(4)
-        heads_agree(network, 2)
+        assert len(answer.result(DEADLINE_S)) == 4
+        watched.all_is_well(batches)
 
 
 def test_a_network_is_made_once_whole_and_its_keys_are_its_owners(tmp_path: Path) -> None:

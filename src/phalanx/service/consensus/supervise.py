@@ -21,6 +21,7 @@ _READY_S = 120.0
 _STOP_S, _LOST_S = 10.0, 0.3
 _BACKOFF_S = (0.1, 5.0)
 _STEADY_S = 10.0  # a node that ran as long starts again without delay
+_IN_A_ROW = 3  # failures of an engine until its application, too, is started anew
 _TICK_S = 0.02
 
 
@@ -36,6 +37,7 @@ class Supervised:
         environment: further variables for the application.
 
     Attributes:
+        environment: of the application, from its next start on.
         restarts: how often the node was started again.
     """
 
@@ -43,7 +45,7 @@ class Supervised:
         self.restarts = 0
         self._folder = folder
         self._engine_path = engine
-        self._environment = dict(environment or {})
+        self.environment = dict(environment or {})
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._application: subprocess.Popen[bytes] | None = None
@@ -63,7 +65,7 @@ class Supervised:
             self._thread.start()
 
     def end(self) -> None:
-        """Begins to end both processes, the engine first; returns at once."""
+        """Begins to end both processes, the engine first; returns at once, ``stop`` waits."""
         self._stopping.set()
 
     def stop(self, number: int | None = None) -> None:
@@ -88,23 +90,29 @@ class Supervised:
                     process.send_signal(number)
 
     def _run(self) -> None:
-        wait = 0.0
+        wait, failures = 0.0, 0
         while not self._stopping.wait(wait):
             began = time.monotonic()
             try:
-                self._start_application()
+                if not _runs(self._application):
+                    self._start_application()
                 self._start_engine()
                 self._wait_for_an_end()
             except (OSError, RunError) as problem:
                 _LOG.error("%s: %s", self._folder, problem)
-            finally:
-                self._end_both()
+            steady = time.monotonic() - began > _STEADY_S
+            failures = 0 if steady else failures + 1
+            # an application that lost its engine serves the next one, and keeps its member as it is
+            keep = _runs(self._application) and failures <= _IN_A_ROW and not self._stopping.is_set()
+            self._end(engine_only=keep)
             if self._stopping.is_set():
                 return
             self.restarts += 1
-            steady = time.monotonic() - began > _STEADY_S
             wait = _BACKOFF_S[0] if steady else min(max(2 * wait, _BACKOFF_S[0]), _BACKOFF_S[1])
-            _LOG.warning("node %s ended and is started again in %.1f s", self._folder.name, wait)
+            what = "engine" if keep else "application or engine"
+            _LOG.warning(
+                "node %s: its %s ended and is started again in %.1f s", self._folder.name, what, wait
+            )
 
     def _start_application(self) -> None:
         with open(self._folder / "node.log", "ab") as log, self._lock:
@@ -113,7 +121,7 @@ class Supervised:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=os.environ | self._environment,
+                env=os.environ | self.environment,
                 start_new_session=True,
             )
         output = self._application.stdout
@@ -154,27 +162,37 @@ class Supervised:
                 if process is None or process.poll() is not None:
                     return
 
-    def _end_both(self) -> None:
-        """Ends the engine, then the application."""
-        application = self._application
+    def _end(self, *, engine_only: bool) -> None:
+        """Ends the engine, then the application where it is not to be kept."""
         # an engine whose application has gone waits for it in vain when it is asked to end
-        lost = application is None or application.poll() is not None
-        for process in (self._engine, self._application):
-            if process is None:
-                continue
-            if process.poll() is None:
-                process.terminate()
-                try:
-                    process.wait(_LOST_S if lost else _STOP_S)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-            process.wait()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    pipe.close()
+        patience = _STOP_S if _runs(self._application) else _LOST_S
+        _ended(self._engine, patience)
+        if not engine_only:
+            _ended(self._application, _STOP_S)
         with self._lock:
-            self._engine = self._application = None
+            self._engine = None
+            if not engine_only:
+                self._application = None
+
+
+def _ended(process: subprocess.Popen[bytes] | None, patience_s: float) -> None:
+    if process is None:
+        return
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
+
+
+def _runs(process: subprocess.Popen[bytes] | None) -> bool:
+    return process is not None and process.poll() is None
 
 
 def _pid(process: subprocess.Popen[bytes] | None) -> int | None:
-    return process.pid if process is not None and process.poll() is None else None
+    return process.pid if process is not None and _runs(process) else None
