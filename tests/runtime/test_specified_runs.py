@@ -145,7 +145,7 @@ def test_where_it_answers_is_chosen_once_training_has_ended_or_when_it_goes_on(
     folder = RunFolder.open(run)
     point = folder.read_operating_point()
     cut = cut_of(point)
-    assert cut in THRESHOLDS and point["threshold_source"] == CLOSED_LOOP
+    assert cut is not None and cut in THRESHOLDS and point["threshold_source"] == CLOSED_LOOP
     assert point["eval/threshold"] == cut.alert
     done = RunConfig.of(folder.config())
     folder.write_operating_point({**point, "threshold": 0.4, "threshold_source": "killed before"})

@@ -34,7 +34,7 @@ def test_least_loss_decides_which_checkpoint_is_kept_where_answers_have_conseque
 
 
 def test_thresholds_are_odds_in_steps_of_two_nearest_to_even_first() -> None:
-    odds = np.log2([cut / (1 - cut) for _, cut in THRESHOLDS[:7]])
+    odds = np.log2([float(cut / (1 - cut)) for _, cut in THRESHOLDS[:7]])
     np.testing.assert_allclose(odds, [0, -1, 1, -2, 2, -3, 3], atol=1e-12)
     assert THRESHOLDS[0] == Cut(0.5, 0.5) and all(alert == answer for alert, answer in THRESHOLDS[:7])
 
