@@ -341,32 +341,16 @@ def _no_program(text: str) -> Span | None:
     return None
 
 
-_CLEAN: dict[Callable[[str], Span | None], set[str]] = {_program_of: set(), _no_program: set()}
-_MOST_CLEAN = 8_192
-
-
 def _redact(text: str, program_of: Callable[[str], Span | None]) -> str:
     """The text once nothing more is found in it: what comes of it again is the same by construction."""
-    if text in _CLEAN[program_of]:
-        return text
     program = program_of(text)
     kept = "" if program is None else f"{text[slice(*program)]} {MASK}"
     for _ in range(_PASSES):
         again = _pass(text, program_of(text))
         if again == text:
-            if len(text) <= 1_024:
-                _note_clean(text, program_of)
             return text
         text = again
     return kept if kept and _pass(kept, program_of(kept)) == kept else MASK
-
-
-def _note_clean(text: str, program_of: Callable[[str], Span | None]) -> None:
-    """Remembers that nothing is found in a text; command lines and paths come again and again."""
-    clean = _CLEAN[program_of]
-    if len(clean) >= _MOST_CLEAN:
-        clean.clear()
-    clean.add(text)
 
 
 def _pass(text: str, program: Span | None) -> str:
