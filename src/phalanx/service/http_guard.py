@@ -235,7 +235,7 @@ class Guard:
             _LOG.error(
                 "a request failed: %s\n%s", type(problem).__name__, where
             )  # what it says may be an attacker's
-            # the application has answered; where it had begun to, the server sees an answer without an end, and hangs up
+            # an error was answered; where an answer had begun, the server sees no end of it, and hangs up
         finally:
             endpoint = getattr(scope.get("endpoint"), "__name__", "other")
             self._measured(endpoint, status, time.perf_counter() - begun)
