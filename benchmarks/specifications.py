@@ -1,13 +1,14 @@
 """How often specifications hold, with and without multipliers, with and without a shield, and what that costs.
 
-    phalanx train --seeds 5 --out runs/plain
-    phalanx train --specs office --no-multipliers --seeds 5 --out runs/free
-    phalanx train --specs office --seeds 5 --out runs/priced
-    python benchmarks/specifications.py runs/plain runs/free runs/priced [--episodes 256] [--seed 900] [--shield shield]
+    phalanx train --specs office --no-multipliers --seeds 5 --iterations 100 --out runs/free
+    cp -r runs/free runs/priced        # and "multipliers": true in its config.json and those of its seeds
+    phalanx train --resume runs/free --iterations 200
+    phalanx train --resume runs/priced --iterations 200
+    python benchmarks/specifications.py runs/free runs/priced [--episodes 256] [--seed 901] [--shield shield]
 
-All committees answer the same episodes, which nothing was chosen on, each at the operating point that its own run
-chose. The price is the share of the first run's damage prevented that another one gives up, in percent, seed by seed.
-A run without specifications is measured by the same ones, unseen.
+All committees answer the same episodes, which nothing was chosen on, each at P = .5 and at the operating point that its
+own run chose. The price is the share of the damage prevented by the first run at P = .5 that another one gives up, in
+percent, seed by seed. A run without specifications is measured by the same ones, unseen.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from phalanx.files import write_json
 from phalanx.runtime.baselines import references
 from phalanx.runtime.compile_cache import use_compile_cache
 from phalanx.runtime.config import RunConfig
-from phalanx.runtime.cut import cut_of
+from phalanx.runtime.cut import Cut, cut_of
 from phalanx.runtime.decide import shielded
 from phalanx.runtime.episodes import run_episodes
 from phalanx.runtime.kept import load_committee
@@ -57,13 +58,14 @@ def played(
     key: Any,
     episodes: int,
     shield: Shield | None,
+    even: bool,
 ) -> dict[str, Any]:
-    """One committee in the episodes: its specifications, and what it was worth."""
+    """One committee in the episodes, at its operating point or at P = .5: its specifications, and what it was worth."""
     config = RunConfig.of(folder.config())
     committee, point = load_committee(folder, config, env)
     if shield is not None:
         committee = shielded(committee, shield)
-    cut = cut_of(point)
+    cut = Cut.of(0.5) if even else cut_of(point)
     assert cut is not None
     policy = CommitteePolicy(committee, cut.arrays(), config.network.memory_size)
     course = run_episodes(env, policy, key, n_envs=episodes, steps=env.episode_events)
@@ -86,7 +88,7 @@ def main() -> None:
     )
     parser.add_argument("runs", type=Path, nargs="+", help="the first is what prices are measured against")
     parser.add_argument("--episodes", type=int, default=256)
-    parser.add_argument("--seed", type=int, default=900)
+    parser.add_argument("--seed", type=int, default=901)
     parser.add_argument("--specs", type=Path, default=Path("office"))
     parser.add_argument("--shield", type=Path, default=Path("shield"))
     parser.add_argument("--out", type=Path)
@@ -102,12 +104,14 @@ def main() -> None:
     found: dict[str, Any] = {}
     for run in arguments.runs:
         env = loop_of(run, specs)
-        for title, shield in ((run.name, None), (f"{run.name}, shielded", keeper)):
+        for even, shield in ((True, None), (True, keeper), (False, None), (False, keeper)):
+            title = f"{run.name}{', at .5' if even else ''}{', shielded' if shield else ''}"
             seeds = [
-                played(folder, env, ends, key, arguments.episodes, shield) for folder in run_folders(run)
+                played(folder, env, ends, key, arguments.episodes, shield, even)
+                for folder in run_folders(run)
             ]
             found[title] = {name: [seed[name] for seed in seeds] for name in seeds[0]}
-            before = found[arguments.runs[0].name]["damage_prevented"]
+            before = found[f"{arguments.runs[0].name}, at .5"]["damage_prevented"]
             found[title]["price"] = [
                 100.0 * (1.0 - now / then)
                 for now, then in zip(found[title]["damage_prevented"], before, strict=True)
