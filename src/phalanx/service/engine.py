@@ -108,6 +108,10 @@ class Engine:
         """Processes that keep theirs whoever asks."""
         return self._processes.pinned
 
+    def warm(self) -> None:
+        """Compiles what decides, so that the first events do not wait for it; changes nothing."""
+        self._part(())
+
     def decide(self, events: Sequence[LiveEvent]) -> list[LiveDecision]:
         """The decisions on events, in their order.
 
