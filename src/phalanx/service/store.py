@@ -1,0 +1,393 @@
+"""The store: decisions and restrictions where they can be looked up, in SQLite or PostgreSQL.
+
+An index, brought up from the ledger: a batch goes in with its height, once, however often it is given. All values are
+bound parameters.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from phalanx.errors import DataError, UsageError
+from phalanx.service.clock import SECOND_NS
+from phalanx.service.records import LiveDecision, LiveEvent
+from phalanx.service.restrictions import Restriction
+from phalanx.service.safety import Outcome
+from phalanx.service.safety_state import Effect
+from phalanx.service.store_tables import Tables, open_database, plain, tables
+from phalanx.types import Verdict
+
+__all__ = ["Found", "Page", "Store"]
+
+_PLACES = 2**20  # of one batch, at most
+_MOST = 1_000
+_DELETED_AT_ONCE = 10_000
+_DAY_NS = 86_400 * SECOND_NS
+_encode = json.JSONEncoder(
+    separators=(",", ":")
+).encode  # in ASCII, so that a database of any encoding takes it
+
+
+@dataclass(frozen=True)
+class Found:
+    """A decision as it was stored.
+
+    Attributes:
+        height: of the ledger's entry that holds it.
+        event: what was decided.
+        decision: the committee's.
+        effect: what came of it; empty where that is not known any more.
+        would: what would have, were the service enforcing.
+        reasons: rules that spoke.
+        restriction: id of the restriction, empty where there is none.
+    """
+
+    height: int
+    event: LiveEvent
+    decision: LiveDecision
+    effect: str
+    would: str
+    reasons: tuple[str, ...]
+    restriction: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some of what was found, the latest first.
+
+    Attributes:
+        items: decisions.
+        after: give it to the next query for those that follow; empty where there are none.
+    """
+
+    items: tuple[Found, ...]
+    after: str
+
+
+class Store:
+    """Decisions and restrictions. Its methods may be called from any thread.
+
+    Args:
+        engine: of ``store_tables.open_database``; ``Store.open`` makes it.
+
+    Example:
+        >>> import tempfile
+        >>> store = Store.open(tempfile.mkdtemp() + "/decisions.sqlite")
+        >>> event = LiveEvent("e1", 5, "web-1", "p7", "EXECUTE")
+        >>> decision = LiveDecision("e1", 5, "web-1", "p7", Verdict.ALERT, (Verdict.ALERT,), True, 0.9, False, {},
+        ...                         ("e1",), "m")
+        >>> store.insert(3, [event], [decision]), store.insert(3, [event], [decision]), store.last_height()
+        (True, False, 3)
+        >>> store.find(host="web-1", verdict=Verdict.ALERT).items[0].decision == decision
+        True
+        >>> store.close()
+    """
+
+    def __init__(self, engine: Any) -> None:
+        self.engine = engine
+        self.tables: Tables = tables()
+
+    @staticmethod
+    def open(where: str) -> "Store":
+        """Opens a store, or begins one.
+
+        Args:
+            where: path of an SQLite file, or the URL of a PostgreSQL database.
+
+        Raises:
+            UsageError: it is neither, or a package is not installed.
+            DataError: it cannot be opened, or was written by a newer version.
+        """
+        return Store(open_database(where))
+
+    def close(self) -> None:
+        """Lets go of the database."""
+        self.engine.dispose()
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def writing(self) -> Iterator[Any]:
+        """A transaction that writes: all that is done with the connection, or nothing.
+
+        Raises:
+            DataError: the database failed.
+        """
+        with (
+            self._failing("write to"),
+            self.engine.connect().execution_options(writes=True) as connection,
+            connection.begin(),
+        ):
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Any]:
+        """A transaction that reads.
+
+        Raises:
+            DataError: the database failed.
+        """
+        with self._failing("read"), self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    def last_height(self, name: str = "decisions") -> int:
+        """The last height of decisions, or of what is ``sent``; 0 before the first."""
+        with self.reading() as connection:
+            return height_of(connection, self.tables, name)
+
+    def insert(
+        self,
+        height: int,
+        events: Sequence[LiveEvent],
+        decisions: Sequence[LiveDecision],
+        outcomes: Sequence[Outcome | None] | None = None,
+        *,
+        along: Callable[[Any], None] | None = None,
+    ) -> bool:
+        """Stores a batch, whole or not at all.
+
+        Args:
+            height: of the ledger's entry that holds it. Batches come in ascending order of it.
+            events: that were decided.
+            decisions: one an event.
+            outcomes: what came of each, as far as it is known.
+            along: writes further rows in the same transaction.
+
+        Returns:
+            Whether it is new: a height that was stored, or lies below one that was, changes nothing.
+
+        Raises:
+            DataError: the database failed; nothing was stored.
+        """
+        if not 0 < height < 2**42 or len(events) > _PLACES:
+            raise DataError(f"a batch of {len(events)} events at height {height} has no place in the store")
+        known = outcomes or [None] * len(events)
+        rows = [
+            _row(height * _PLACES + place, event, decision, outcome)
+            for place, (event, decision, outcome) in enumerate(zip(events, decisions, known, strict=True))
+        ]
+        with self.writing() as connection:
+            if not raise_height(connection, self.tables, "decisions", height):
+                return False
+            if rows:
+                connection.execute(self.tables.decisions.insert(), rows)
+            if along is not None:
+                along(connection)
+        return True
+
+    def by_id(self, event_id: str) -> Found | None:
+        """The latest decision on an event of this id; None where there is none."""
+        decisions = self.tables.decisions
+        query = decisions.select().where(decisions.c.event_id == plain(event_id))
+        found = self._page(query, 1).items
+        return found[0] if found else None
+
+    def find(
+        self,
+        *,
+        host: str | None = None,
+        subject: str | None = None,
+        since_ns: int | None = None,
+        verdict: Verdict = Verdict.ALLOW,
+        after: str = "",
+        limit: int = 100,
+    ) -> Page:
+        """Decisions, the latest first.
+
+        Args:
+            host: on this host alone.
+            subject: of this process alone.
+            since_ns: of events from this time on, in ns since 1970.
+            verdict: this one and severer ones.
+            after: of the page before.
+            limit: at most so many, 1 to 1000.
+
+        Raises:
+            UsageError: a limit outside its range, or no page's ``after``.
+        """
+        if not 1 <= limit <= _MOST:
+            raise UsageError(f"limit = {limit}; expected 1 to {_MOST}")
+        columns = self.tables.decisions.c
+        query = self.tables.decisions.select()
+        if host is not None:
+            query = query.where(columns.host == plain(host))
+        if subject is not None:
+            query = query.where(columns.subject == plain(subject))
+        if since_ns is not None:
+            query = query.where(columns.time_ns >= since_ns)
+        if verdict is not Verdict.ALLOW:
+            query = query.where(columns.verdict > 0, columns.verdict >= int(verdict))
+        if after:
+            query = query.where(columns.key < _key_of(after))
+        return self._page(query, limit)
+
+    def put_restrictions(self, connection: Any, restrictions: Sequence[Restriction]) -> None:
+        """Stores restrictions as they now are, in a transaction (``writing``)."""
+        table = self.tables.restrictions
+        for restriction in restrictions:
+            row = {
+                "id": restriction.id,
+                "host": plain(restriction.target.host),
+                "subject": plain(restriction.target.subject),
+                "verdict": int(restriction.verdict),
+                "state": restriction.state.value,
+                "shadow": restriction.shadow,
+                "asked_ns": restriction.asked.wall_ns,
+                "body": json.dumps(restriction.as_json()),
+            }
+            updated = connection.execute(table.update().where(table.c.id == restriction.id).values(row))
+            if not updated.rowcount:
+                connection.execute(table.insert().values(row))
+
+    def restrictions(
+        self, *, host: str | None = None, state: str | None = None, limit: int = 100
+    ) -> tuple[Restriction, ...]:
+        """Restrictions, the latest first."""
+        table = self.tables.restrictions
+        query = table.select().order_by(table.c.asked_ns.desc(), table.c.id).limit(limit)
+        if host is not None:
+            query = query.where(table.c.host == plain(host))
+        if state is not None:
+            query = query.where(table.c.state == state)
+        with self.reading() as connection:
+            return tuple(Restriction.of(json.loads(row.body)) for row in connection.execute(query))
+
+    def forget(self, days: float, now_ns: int) -> int:
+        """Deletes what is older: decisions by their events' times, restrictions and what was sent by when they ended.
+
+        Args:
+            days: how long they are kept.
+            now_ns: the time, in ns since 1970.
+
+        Returns:
+            How many decisions.
+        """
+        before = now_ns - round(days * _DAY_NS)
+        decisions, outbox, restrictions = self.tables.decisions, self.tables.outbox, self.tables.restrictions
+        deleted = 0
+        while True:  # in parts, so that nobody waits long for the lock
+            old = decisions.select().with_only_columns(decisions.c.key).where(decisions.c.time_ns < before)
+            with self.writing() as connection:
+                found = connection.execute(
+                    decisions.delete().where(decisions.c.key.in_(old.limit(_DELETED_AT_ONCE)))
+                )
+            deleted += found.rowcount
+            if found.rowcount < _DELETED_AT_ONCE:
+                break
+        with self.writing() as connection:
+            connection.execute(outbox.delete().where(outbox.c.state != "waiting", outbox.c.ended_ns < before))
+            ended = restrictions.c.state.not_in(("pending", "active"))
+            connection.execute(restrictions.delete().where(ended, restrictions.c.asked_ns < before))
+        return deleted
+
+    def _page(self, query: Any, limit: int) -> Page:
+        key = self.tables.decisions.c.key
+        with self.reading() as connection:
+            rows = connection.execute(query.order_by(key.desc()).limit(limit + 1)).all()
+        after = f"{rows[limit - 1].key:x}" if len(rows) > limit else ""
+        return Page(tuple(_found(row) for row in rows[:limit]), after)
+
+    @contextmanager
+    def _failing(self, what: str) -> Iterator[None]:
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            yield
+        except SQLAlchemyError as problem:
+            shown = self.engine.url.render_as_string(hide_password=True)
+            reason = str(getattr(problem, "orig", problem)).strip().splitlines()
+            raise DataError(
+                f"cannot {what} the store {shown} ({reason[0] if reason else type(problem).__name__}). "
+                "Check that the disk has room, or that the database runs"
+            ) from None
+
+
+def height_of(connection: Any, schema: Tables, name: str) -> int:
+    """A height that the store keeps, within a transaction."""
+    table = schema.heights
+    return connection.scalar(table.select().with_only_columns(table.c.value).where(table.c.name == name)) or 0
+
+
+def raise_height(connection: Any, schema: Tables, name: str, height: int) -> bool:
+    """Raises a height that the store keeps; whether it lay below. Holds off others until the transaction ends."""
+    table = schema.heights
+    raised = table.update().where(table.c.name == name, table.c.value < height).values(value=height)
+    return connection.execute(raised).rowcount == 1
+
+
+def _key_of(after: str) -> int:
+    try:
+        key = int(after, 16)
+    except ValueError:
+        key = -1
+    if not 0 <= key < 2**63:
+        raise UsageError(f"after = {after[:40]!r}; give what the page before said")
+    return key
+
+
+def _row(key: int, event: LiveEvent, decision: LiveDecision, outcome: Outcome | None) -> dict[str, Any]:
+    form = {
+        "votes": [None if vote is None else int(vote) for vote in decision.votes],
+        "quorum": decision.quorum,
+        "score": decision.score,
+        "shielded": decision.shielded,
+        "robustness": dict(decision.robustness),
+        "evidence": list(decision.evidence),
+        "model": decision.model,
+        "tolerates": decision.tolerates,
+    }
+    told = {"id": event.id, "kind": event.kind, "parent": event.parent, "attributes": dict(event.attributes)}
+    told |= {"host": event.host, "subject": event.subject}
+    came = {}
+    if outcome is not None and (outcome.reasons or outcome.would is not Effect.NONE):
+        came = {
+            "would": outcome.would.value,
+            "reasons": list(outcome.reasons),
+            "restriction": outcome.restriction,
+        }
+    return {
+        "key": key,
+        "event_id": plain(event.id),
+        "time_ns": event.time_ns,
+        "host": plain(event.host),
+        "subject": plain(event.subject),
+        "verdict": int(decision.verdict),
+        "effect": "" if outcome is None else outcome.effect.value,
+        "event": _encode(told),
+        "decision": _encode(form),
+        "outcome": _encode(came) if came else "",
+    }
+
+
+def _found(row: Any) -> Found:
+    told: Mapping[str, Any] = json.loads(row.event)
+    form: Mapping[str, Any] = json.loads(row.decision)
+    came: Mapping[str, Any] = json.loads(row.outcome or "{}")
+    votes = tuple(None if vote is None else Verdict(vote) for vote in form["votes"])
+    decision = {
+        name: form[name] for name in ("quorum", "score", "shielded", "robustness", "model", "tolerates")
+    }
+    return Found(
+        height=row.key // _PLACES,
+        event=LiveEvent(time_ns=row.time_ns, **told),
+        decision=LiveDecision(
+            event_id=told["id"],
+            time_ns=row.time_ns,
+            host=told["host"],
+            subject=told["subject"],
+            verdict=Verdict(row.verdict),
+            votes=votes,
+            evidence=tuple(form["evidence"]),
+            **decision,
+        ),
+        effect=row.effect,
+        would=came.get("would", row.effect),
+        reasons=tuple(came.get("reasons", ())),
+        restriction=came.get("restriction", ""),
+    )
