@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phalanx.errors import DataError
-from phalanx.service.canonical import canonical
+from phalanx.service.canonical import canonical, digest
 from phalanx.service.consensus.chain import Chain, ChainMember
 from phalanx.service.consensus.submission import (
     SUBMISSION_BYTES,
-    events_digest,
+    joined,
     parse,
     submission_flaw,
     submit_form,
@@ -67,7 +67,7 @@ def test_the_digest_of_several_is_that_of_all_their_events(
     key: SigningKey, one: list[LiveEvent], other: list[LiveEvent]
 ) -> None:
     texts = [parse(submit_form(key, "g", "c", 0, sent)).text for sent in (one, other)]
-    assert events_digest(texts) == batch_digest([*one, *other])
+    assert digest("batch", joined(texts)) == batch_digest([*one, *other])
 
 
 @given(st.integers(0, 10**6), st.integers(1, 255))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from service.ledgers import finite, texts
 
 from phalanx.errors import DataError
-from phalanx.service.canonical import canonical, digest
+from phalanx.service.canonical import Encoded, canonical, digest
 
 keys = st.text(max_size=6)
 json_values = st.recursive(
@@ -89,3 +89,17 @@ def test_digests_of_two_purposes_differ() -> None:
     assert (
         digest("batch", "[]") == hashlib.sha256(b"phalanx batch 1\n[]").hexdigest() != digest("entry", "[]")
     )
+
+
+@given(st.dictionaries(keys, json_values, max_size=5), st.data())
+def test_an_object_encoded_in_parts_has_the_same_text(value: dict[str, Any], data: st.DataObject) -> None:
+    before = data.draw(st.lists(st.sampled_from(sorted(value)), unique=True)) if value else []
+    encoded = Encoded(value, {name: canonical(value[name]) for name in before})
+    assert encoded.text == canonical(value) and encoded == value
+
+
+def test_an_object_encoded_in_parts_is_refused_where_it_has_no_form() -> None:
+    with pytest.raises(DataError, match="nan at score"):
+        Encoded({"score": float("nan")})
+    with pytest.raises(DataError, match="surrogates"):
+        Encoded({"\ud800": 1})

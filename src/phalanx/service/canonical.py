@@ -12,12 +12,12 @@ RFC 8785 differs: it writes numbers as ECMAScript does and sorts by UTF-16 units
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from phalanx.errors import DataError
 
-__all__ = ["canonical", "digest"]
+__all__ = ["Encoded", "canonical", "digest"]
 
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 
@@ -49,6 +49,36 @@ def canonical(value: Any) -> str:
         except RecursionError:
             place, found, allowed = "value", "nesting too deep", "nest less"
     raise DataError(f"{found} at {place or 'the top'} has no form in JSON; give {allowed}")
+
+
+class Encoded(dict[str, Any]):
+    """An object with its canonical JSON: encoded once, though it is hashed, signed and written. Not to be changed.
+
+    Args:
+        value: of JSON's own types.
+        known: canonical JSON of fields that were encoded before, by name; believed.
+
+    Attributes:
+        text: the canonical JSON.
+
+    Raises:
+        DataError: see ``canonical``.
+
+    Example:
+        >>> body = {"f": 1, "events": [{"id": "e"}]}
+        >>> Encoded(body, {"events": '[{"id":"e"}]'}).text == canonical(body)
+        True
+    """
+
+    __slots__ = ("text",)
+
+    def __init__(self, value: Mapping[str, Any], known: Mapping[str, str] | None = None) -> None:
+        super().__init__(value)
+        known = known or {}
+        rest = {name: item for name, item in value.items() if name not in known}
+        texts = {name: canonical({name: item})[1:-1] for name, item in rest.items()}
+        texts |= {name: f"{canonical(name)}:{text}" for name, text in known.items()}
+        self.text = "{" + ",".join(texts[name] for name in sorted(texts)) + "}"
 
 
 def digest(domain: str, text: str) -> str:

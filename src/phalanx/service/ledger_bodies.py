@@ -7,7 +7,7 @@ from typing import Any
 
 from phalanx.committee.voting import decide
 from phalanx.errors import DataError
-from phalanx.service.canonical import canonical, digest
+from phalanx.service.canonical import Encoded, canonical, digest
 from phalanx.service.records import LiveDecision, LiveEvent
 from phalanx.types import N_VERDICTS, Verdict
 
@@ -92,6 +92,7 @@ def batch_body(
     f: int,
     mode: str,
     consensus: Mapping[str, Any] | None = None,
+    events_text: str | None = None,
 ) -> dict[str, Any]:
     """The body of a batch's entry.
 
@@ -101,6 +102,7 @@ def batch_body(
         f: faults that the voting rule tolerates, n >= 3f + 1.
         mode: of the service when it decided: ``shadow`` or ``enforce``.
         consensus: where a network of nodes decided, and by whose signed votes; JSON.
+        events_text: canonical JSON of the events, where they were encoded before; the body is then an ``Encoded`` one.
 
     Raises:
         DataError: a decision is not that of its event, or a number has no form in JSON.
@@ -123,14 +125,16 @@ def batch_body(
                 f"decision on {decision.event_id!r} in the place of event {event.id!r}; keep their order"
             )
     forms = [event_to_json(event) for event in events]
-    body = {
-        "digest": _digest(forms),
+    body: dict[str, Any] = {
+        "digest": _digest(forms) if events_text is None else digest("batch", events_text),
         "events": forms,
         "decisions": [_decision_to_json(decision) for decision in decisions],
         "f": f,
         "mode": mode,
     }
-    return body if consensus is None else body | {"consensus": dict(consensus)}
+    if consensus is not None:
+        body["consensus"] = dict(consensus)
+    return body if events_text is None else Encoded(body, {"events": events_text})
 
 
 def events_of(body: Mapping[str, Any]) -> tuple[LiveEvent, ...]:

@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 
 from phalanx.errors import DataError
 from phalanx.files import read_structured
-from phalanx.service.canonical import canonical, digest
+from phalanx.service.canonical import Encoded, canonical, digest
 from phalanx.service.keys import SigningKey
 from phalanx.service.statements import Statement
 
@@ -158,7 +158,7 @@ def entry_hash(height: int, previous: str, kind: str, body: Mapping[str, Any]) -
     Raises:
         DataError: the body has no form in JSON.
     """
-    return _hash(height, previous, kind, canonical(dict(body)))
+    return _hash(height, previous, kind, _text(body))
 
 
 def seal(
@@ -188,7 +188,7 @@ def seal(
         >>> Entry.parse(line) == entry, entry_flaw(entry, line)
         (True, None)
     """
-    text = canonical(dict(body))
+    text = _text(body)
     hashed = _hash(height, previous, kind, text)
     own = {
         member: Statement.signed(key, member, height, "entry", {"hash": hashed}).signature
@@ -201,6 +201,10 @@ def seal(
             f"an entry of {len(line):,} bytes; a line of the ledger has at most {ENTRY_LIMIT:,}. Use smaller batches"
         )
     return entry, line
+
+
+def _text(body: Mapping[str, Any]) -> str:
+    return body.text if isinstance(body, Encoded) else canonical(dict(body))
 
 
 def entry_line(entry: Entry) -> bytes:

@@ -255,7 +255,9 @@ class Application:
         ]
         decisions = decide_batch(batch.events, votes, chain.f)
         told = consensus_body(chain, batch, height, box, votes, ordered)
-        body = batch_body(batch.events, decisions, f=chain.f, mode=chain.mode, consensus=told)
+        body = batch_body(
+            batch.events, decisions, f=chain.f, mode=chain.mode, consensus=told, events_text=batch.text
+        )
         return body, [int(decision.verdict) for decision in decisions]
 
     def _compare(self, ballot: Ballot, carried: Mapping[int, bytes]) -> None:

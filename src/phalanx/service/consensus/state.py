@@ -19,7 +19,7 @@ from phalanx.service.canonical import canonical, digest
 from phalanx.service.consensus.ballots import BallotBox
 from phalanx.service.consensus.chain import Chain
 from phalanx.service.consensus.extension import Ballot, Vote
-from phalanx.service.consensus.submission import Submission, events_digest, parse
+from phalanx.service.consensus.submission import Submission, joined, parse
 from phalanx.service.ledger_entry import GENESIS, Entry, Head
 from phalanx.service.ledger_files import read_entries
 from phalanx.service.records import LiveEvent
@@ -45,9 +45,14 @@ class Batch:
         return tuple(event for submission in self.submissions for event in submission.events)
 
     @functools.cached_property
+    def text(self) -> str:
+        """Canonical JSON of all events."""
+        return joined([submission.text for submission in self.submissions])
+
+    @functools.cached_property
     def digest(self) -> str:
         """Of the events, as in the ledger."""
-        return events_digest([submission.text for submission in self.submissions])
+        return digest("batch", self.text)
 
     def ballot(self, chain: Chain) -> Ballot:
         """What members vote on."""

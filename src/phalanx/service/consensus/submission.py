@@ -17,7 +17,7 @@ __all__ = [
     "SUBMISSION_BYTES",
     "SUBMISSION_EVENTS",
     "Submission",
-    "events_digest",
+    "joined",
     "parse",
     "submission_flaw",
     "submit_form",
@@ -101,13 +101,17 @@ def submit_form(key: SigningKey, gateway: str, chain: str, base: int, events: Se
     return raw
 
 
-def events_digest(texts: Sequence[str]) -> str:
-    """The digest of the events of submissions in their order: ``ledger_bodies.batch_digest`` of them all.
+def joined(texts: Sequence[str]) -> str:
+    """Canonical JSON of the events of several submissions, one after the other.
 
     Args:
         texts: canonical JSON of the events of each, at least one event each.
+
+    Example:
+        >>> joined(["[1,2]", "[3]"])
+        '[1,2,3]'
     """
-    return digest("batch", "[" + ",".join(text[1:-1] for text in texts) + "]")
+    return "[" + ",".join(text[1:-1] for text in texts) + "]"
 
 
 @functools.lru_cache(maxsize=_KNOWN)
