@@ -10,7 +10,7 @@ from phalanx.service.restrictions import Restriction, State
 from phalanx.service.safety_state import MODE_ACTS, RESTRICTION_ACTS
 from phalanx.types import Verdict
 
-__all__ = ["Action", "Command", "commands_of"]
+__all__ = ["Action", "Command", "commands_of", "key_of_beginning"]
 
 Action = Literal["deny", "contain", "allow", "ask", "alert", "page"]
 """A restriction begins (deny, contain) or ends (allow), waits for approval (ask); a finding (alert); an operator is
@@ -124,6 +124,11 @@ def _of_restriction(
             why=restriction.why,
         ),
     )
+
+
+def key_of_beginning(restriction: Restriction) -> str:
+    """Key of the command that began a restriction."""
+    return _key("c" if restriction.verdict is Verdict.QUARANTINE else "d", restriction.id)
 
 
 def _key(prefix: str, *parts: object) -> str:
