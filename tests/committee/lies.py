@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -94,7 +95,7 @@ def everything(
 
 def faults_of(kind: str, n: int, n_envs: int, faulty: int, *, seed: int = 0, **threat: int) -> Faults:
     """That many liars of one kind in every environment, every set of them in turn."""
-    settings = {"horizon": 10, "n_entities": 4} | threat
+    settings: dict[str, Any] = {"horizon": 10, "n_entities": 4} | threat
     return init_faults(Threat((kind,), faulty, **settings), n, n_envs, jax.random.key(seed))
 
 

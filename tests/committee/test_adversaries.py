@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -34,7 +35,7 @@ HARMFUL = ("collude", "worst-case", "omit", "worst-proposer")
 
 @eqx.filter_jit
 def _heard_of(faults: Faults, log_probs: jax.Array, entity: jax.Array, f: int) -> Statements:
-    return hear(faults, log_probs, respond_to(log_probs, f), f, entity)
+    return hear(faults, log_probs, respond_to(log_probs, f), f, entity)  # type: ignore[arg-type]
 
 
 def heard_of(faults: Faults, log_probs: np.ndarray, f: int, entity: np.ndarray | None = None) -> Statements:
@@ -358,7 +359,7 @@ def test_a_learned_liar_gets_the_verdict_that_it_wants_where_a_lie_leads_there(n
 
 
 def test_a_threat_is_checked() -> None:
-    sizes = {"n_members": 4, "horizon": 10, "n_entities": 4}
+    sizes: dict[str, Any] = {"n_members": 4, "horizon": 10, "n_entities": 4}
     with pytest.raises(UsageError, match=r"unknown adversary.*flip.*worst-case"):
         threat_of(["flap"], 1, **sizes)
     with pytest.raises(UsageError, match="expected 1 to 4"):

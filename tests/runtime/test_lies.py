@@ -80,7 +80,7 @@ def test_what_liars_bring_about_is_exactly_what_was_predicted(
 def test_liars_who_draw_come_near_what_was_predicted(kind: str) -> None:
     base = watched_of(4)
     times = 40
-    many = Watched(*(None if leaf is None else np.concatenate([leaf] * times) for leaf in base))
+    many = Watched(*(None if leaf is None else np.concatenate([leaf] * times) for leaf in base))  # type: ignore[arg-type]
     assert many.lane is not None
     many = many._replace(lane=many.lane + np.repeat(np.arange(times) * 12, len(base.label)))
     found, told = lied(many, 0.7, 1, threat(kind), jax.random.key(1)), expected(many, 0.7, 1, threat(kind))

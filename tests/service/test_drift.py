@@ -205,8 +205,8 @@ def test_other_limits_or_a_damaged_state_begin_anew() -> None:
     other=st.lists(st.floats(0, 1) | st.sampled_from([0.0, 0.5, 1.0]), min_size=1, max_size=40),
 )
 def test_the_distance_is_the_known_one(one: list[float], other: list[float]) -> None:
-    expected = ks_2samp(one, other, method="exact").statistic
-    assert ks_distance(np.sort(np.array(one)), np.array(other)) == pytest.approx(expected, abs=1e-12)
+    found: Any = ks_2samp(one, other, method="exact")
+    assert ks_distance(np.sort(np.array(one)), np.array(other)) == pytest.approx(found.statistic, abs=1e-12)
 
 
 @given(rate=st.floats(0, 1), usual=st.floats(0, 1))

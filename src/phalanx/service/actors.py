@@ -64,7 +64,8 @@ class Actor:
             DataError: it is none.
         """
         try:
-            return Actor(**(dict(value) | {"ancestors": tuple(value["ancestors"])}))
+            fields: dict[str, Any] = dict(value) | {"ancestors": tuple(value["ancestors"])}
+            return Actor(**fields)
         except (KeyError, TypeError, ValueError) as problem:
             raise DataError(
                 f"not an actor: {str(value)[:200]}. The ledger is damaged: verify it"

@@ -5,8 +5,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from phalanx.data.encoder import Encoder
+from phalanx.envs.base import Environment
 from phalanx.envs.response import CONTEXT_COLUMNS
 from phalanx.errors import UsageError
 from phalanx.runtime.checkpoints import tree_to_bytes
@@ -64,8 +66,9 @@ def load_model(run: Path, *, specs: Sequence[Spec] = (), shield: Sequence[Spec] 
             f"{run}: the original's committee reads whole tables; serve a run of the default preset"
         )
     encoder = Encoder.from_dict(json.loads(folder.read_encoder()))
-    committee, point = load_committee(folder, config, _Shown(_shown(config, folder, encoder)))
-    committee = deployed(committee)
+    committee, point = load_committee(
+        folder, config, cast(Environment, _Shown(_shown(config, folder, encoder)))
+    )
     if shield:
         committee = shielded(committee, Shield(shield))
     watched = {each.name: each for each in (*folder.read_specs(), *shield, *specs)}
