@@ -35,7 +35,7 @@ ROW = st.fixed_dictionaries(
         "path": st.none() | TEXT,
         "command": st.none() | TEXT,
         "uid": st.none() | st.integers(-3, 12),
-        "size": st.none() | st.floats(-2.0**40, 2.0**40, width=32),
+        "size": st.none() | st.floats(-(2.0**40), 2.0**40, width=32),
         "new": st.none() | st.booleans(),
     }
 )

@@ -218,7 +218,7 @@ class LivePath:
         state: LiveState,
         event: Any,
     ) -> tuple[LiveState, LiveAnswers]:
-        """One event, a ``LiveBatch`` without its axis: what is shown of it, the decision, and what that leaves behind."""
+        """One event of a ``LiveBatch``: what is shown of it, the decision, and what that leaves behind."""
         slot, now_s = event.slot, event.time_s
         state = self._settle_in(state, event)
         own = jax.tree.map(lambda leaf: leaf[slot], state.rolling)

@@ -170,7 +170,7 @@ def _evidence(command: Command, event: LiveEvent | None) -> dict[str, Any]:
     evidence: dict[str, Any] = {"uid": command.event_id, "process": process}
     if actor is not None and actor.path.startswith("/"):
         evidence["file"] = _file(actor.path)
-    data = {"kind": event.kind} if event is not None else {}
+    data: dict[str, Any] = {"kind": event.kind} if event is not None else {}
     if command.restriction is not None:
         data["target"] = command.restriction.target.as_json()
     return evidence | ({"data": data} if data else {})
