@@ -285,7 +285,8 @@ class Worker:
             _LOG.error("%s", problem)
             self._full_until = time.monotonic() + self._full_s
             self._full_s = min(2 * self._full_s, _LONGEST_RETRY_S)
-            answers, decided = [Failed("ledger-full", _FULL) for _ in events], []
+            decided, answers = [], []
+            answers += [Failed("ledger-full", _FULL)] * len(events)
         except Exception:
             self._hand_out(batch, [Failed("failed", _UNKNOWN)] * len(events))
             raise
