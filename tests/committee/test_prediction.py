@@ -1,6 +1,7 @@
 """What is predicted of the rule under lies, against the same lies acted out and against trying every draw."""
 
 import itertools
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -11,7 +12,7 @@ from committee.lies import faults_of, rule
 
 from phalanx.committee.adversaries import ADVERSARIES, hear
 from phalanx.committee.faults import Faults, liar_sets
-from phalanx.committee.prediction import PREDICTED, Reaction, alone, predict
+from phalanx.committee.prediction import PREDICTED, Reaction, alone, predict, votes_needed
 from phalanx.errors import UsageError
 
 SIZES = [(4, 1), (7, 2)]
@@ -152,3 +153,51 @@ def test_faults_beyond_what_the_rule_tolerates_are_predicted_too() -> None:
     for kind in ("flip", "silent", "worst-case", "collude"):
         got = acted(kind, votes, faulty, 1)
         np.testing.assert_array_equal(predict(kind, alone(votes, faulty, 1)).argmax(axis=1), got)
+
+
+def _reachable(honest: tuple[int, ...], f: int, omit: int) -> set[int]:
+    """Every verdict that f liars can bring about, by trying all votes, abstentions and omissions."""
+    found = set()
+    for lies in itertools.product((None, 0, 1, 2, 3), repeat=f):
+        cast = [lie for lie in lies if lie is not None]
+        for size in range(omit + 1):
+            if size and len(honest) - size + len(cast) < 2 * f + 1:
+                continue
+            for kept in itertools.combinations(honest, len(honest) - size):
+                found.add(rule([*kept, *cast], f))
+    return found
+
+
+@pytest.mark.parametrize(("n", "f"), SIZES)
+@pytest.mark.parametrize("kind", ["worst-case", "worst-proposer"])
+def test_the_votes_that_a_verdict_needs_are_those_found_by_trying_everything(
+    n: int, f: int, kind: str
+) -> None:
+    omit = f if kind == "worst-proposer" else 0
+    honest = n - f
+    for name, (possible, sure) in votes_needed(n, f, kind).items():
+        verdict = ["allow", "alert", "block", "quarantine"].index(name)
+        for votes in range(honest + 1):
+            reached = _reachable((verdict,) * votes + (0,) * (honest - votes), f, omit)
+            assert (max(reached) >= verdict) == (possible is not None and votes >= possible)
+            assert (min(reached) >= verdict) == (sure is not None and votes >= sure)
+
+
+def test_the_table_of_the_docs_is_what_is_computed() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "adversaries.md").read_text()
+    for n, f, kind, row in (
+        (4, 1, "worst-case", "n = 4, one liar"),
+        (4, 1, "worst-proposer", "n = 4, one liar who proposes"),
+        (7, 2, "worst-case", "n = 7, two liars"),
+        (7, 2, "worst-proposer", "n = 7, two liars, one of whom proposes"),
+    ):
+        cells = [
+            f"{possible}, {'never' if sure is None else sure}"
+            for possible, sure in votes_needed(n, f, kind).values()
+        ]
+        assert f"| {row} | {' | '.join(cells)} |" in page
+    for name, each in ADVERSARIES.items():
+        learned = "-" if name == "learned" else "yes" if each.trains else "held out"
+        assert any(
+            line.startswith(f"| `{name}` |") and line.endswith(f"| {learned} |") for line in page.splitlines()
+        )

@@ -20,7 +20,7 @@ from phalanx.committee.voting import verdict_of
 from phalanx.errors import unknown_name
 from phalanx.types import N_VERDICTS, Verdict
 
-__all__ = ["PREDICTED", "Reaction", "alone", "predict"]
+__all__ = ["PREDICTED", "Reaction", "alone", "predict", "votes_needed"]
 
 
 @dataclass(frozen=True)
@@ -232,6 +232,45 @@ def predict(
     if kind not in (*_KINDS, "none"):
         raise unknown_name("adversary of which figures can be predicted", kind, PREDICTED)
     return _distinct(kind, reaction, label)
+
+
+def votes_needed(
+    n: int, f: int, kind: str = "worst-case", faulty: int | None = None
+) -> dict[str, tuple[int | None, int | None]]:
+    """How many honest votes for a verdict make it possible, and how many make it sure, whatever liars do.
+
+    The other honest members vote allow. Liars know what they want: with fewer votes than the first number they cannot
+    bring the verdict about, with the second number or more they cannot prevent it (or a more severe one).
+
+    Args:
+        n: members.
+        f: faults that the rule tolerates.
+        kind: ``worst-case``, or ``worst-proposer`` where one of them leaves votes out, too.
+        faulty: liars; f unless given.
+
+    Returns:
+        By verdict, alert to quarantine: the two numbers, None where no number does.
+
+    Example:
+        >>> votes_needed(4, 1)
+        {'alert': (1, 2), 'block': (2, 3), 'quarantine': (2, 3)}
+        >>> votes_needed(4, 1, "worst-proposer")
+        {'alert': (1, 3), 'block': (1, 3), 'quarantine': (2, None)}
+    """
+    liars = f if faulty is None else faulty
+    honest = n - liars
+    cases = np.arange(honest + 1)
+    found: dict[str, tuple[int | None, int | None]] = {}
+    for verdict in (Verdict.ALERT, Verdict.BLOCK, Verdict.QUARANTINE):
+        votes = np.zeros((honest + 1, n), np.int32)
+        votes[:, liars:] = np.where(np.arange(honest)[None] < cases[:, None], int(verdict), 0)
+        own = alone(votes, np.arange(n) < liars, f)
+        reached = [
+            predict(kind, own, label=np.full(honest + 1, label)).argmax(axis=1) >= verdict for label in (0, 1)
+        ]
+        first = [next((int(case) for case in cases if each[case:].all()), None) for each in reached]
+        found[verdict.name.lower()] = (first[0], first[1])
+    return found
 
 
 def _protect(count: _Count, label: np.ndarray) -> np.ndarray:

@@ -23,7 +23,7 @@ from phalanx.runtime.policies import CommitteePolicy
 from phalanx.runtime.watch import Watched
 from phalanx.types import ObservationSpec
 
-__all__ = ["Liars", "LiarsAsked", "asked_for", "prepare"]
+__all__ = ["Liars", "LiarsAsked", "asked_for", "horizon_of", "prepare"]
 
 _LOG = logging.getLogger("phalanx")
 _LEARN, _DETECT, _PLAY = 2, 3, 4  # draws of liars; yardstick's are 0 and 1
@@ -90,8 +90,7 @@ class Liars:
         """The watched events judged under lies, and what ``eval.json`` says of the committee then: ``faulty``,
         ``adversary``, ``abstain``, ``verdicts`` (rates that were measured) and ``expected`` (those to be expected on
         the same events from honest votes alone, None where nothing can be)."""
-        horizon = 1 if test.time is None else 1 + int(np.max(test.time, initial=0))
-        threat = self.asked.threat(committee.spec, horizon)
+        threat = self.asked.threat(committee.spec, horizon_of(test))
         key = jax.random.fold_in(self.key, _DETECT)
         under = lied(test, threshold, committee.f, threat, key, learned=self.learned)
         told = expected(test, threshold, committee.f, threat)
@@ -108,6 +107,11 @@ class Liars:
         threat = self.asked.threat(policy.committee.spec, env.episode_events)
         key = jax.random.fold_in(self.key, _PLAY)
         return dataclasses.replace(policy, threat=threat, key=key, learned=self.learned)
+
+
+def horizon_of(watched: Watched) -> int:
+    """Events of the longest lane: a sleeper wakes half-way."""
+    return 1 if watched.time is None else 1 + int(np.max(watched.time, initial=0))
 
 
 def prepare(

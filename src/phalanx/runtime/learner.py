@@ -365,7 +365,9 @@ def _mattered(rollout: Rollout, applied: Float[Array, " env"]) -> Float[Array, "
     """1 where a member's own vote took part in what happened: verdicts were applied, and it was not faulty."""
     shape = rollout.value.shape[1], rollout.value.shape[0], rollout.value.shape[2]
     mattered = jnp.broadcast_to(applied, shape)
-    return mattered if rollout.faulty is None else mattered * (1.0 - jnp.moveaxis(rollout.faulty, -1, 0))
+    if rollout.faulty is None:
+        return mattered
+    return mattered * (~jnp.moveaxis(rollout.faulty, -1, 0)).astype(mattered.dtype)
 
 
 def _targets(
