@@ -79,6 +79,9 @@ def played(
         "all": float((lowest >= 0.0).mean()),
         **{f"satisfied/{name}": each["satisfied"] for name, each in specs.items()},
         **{f"steps/{name}": each["steps_satisfied"] for name, each in specs.items()},
+        "alert": float(cut.alert),
+        "answer": float(cut.answer),
+        "kept_iteration": float(point["iteration"]),
     }
 
 

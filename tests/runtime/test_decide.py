@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from runtime.committees import ForkingToy, committee_of
 
@@ -38,13 +38,26 @@ def test_a_vote_at_a_threshold_is_the_likeliest_answer_where_answers_reach_it(
 def test_between_its_two_suspicions_the_committee_alerts(seed: int, alert: float, more: float) -> None:
     log_probs, cut = jnp.asarray(log_probs_of(seed, 4, 20)), Cut(alert, alert + more)
     agreed = np.asarray(deliberate(log_probs, 1))
-    votes, plain = np.asarray(ballots(log_probs, cut, 1)), np.asarray(ballots(log_probs, cut.answer, 1))
+    votes = np.asarray(ballots(log_probs, cut, 1))
+    chances = np.exp(np.asarray(log_probs))
+    plain = 1 + chances[..., 1:].argmax(-1)
+    alone = 1 - chances[..., 0]
+    assume((np.abs(alone - cut.answer) > 1e-5).all())
+    plain = np.where(alone < cut.answer, np.minimum(plain, 2), plain)
     for event, suspicion in enumerate(agreed):
         if min(abs(suspicion - cut.alert), abs(suspicion - cut.answer)) < 1e-5:
             continue
         expected = plain[:, event] if suspicion >= cut.answer else np.full(4, int(suspicion >= alert))
         np.testing.assert_array_equal(votes[:, event], expected)
-    np.testing.assert_array_equal(ballots(log_probs, Cut(alert, alert), 1), ballots(log_probs, alert, 1))
+
+
+def test_each_environment_may_have_suspicions_of_its_own() -> None:
+    log_probs = jnp.asarray(log_probs_of(3, 4, 6))
+    alert, answer = jnp.linspace(0.1, 0.6, 6), jnp.linspace(0.5, 0.9, 6)
+    found = np.asarray(ballots(log_probs, Cut(alert, answer), 1))
+    for event in range(6):
+        one = ballots(log_probs[:, event : event + 1], Cut(float(alert[event]), float(answer[event])), 1)
+        np.testing.assert_array_equal(found[:, event], np.asarray(one)[:, 0])
 
 
 def test_without_a_threshold_the_likeliest_verdict_is_voted() -> None:

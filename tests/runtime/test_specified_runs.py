@@ -148,13 +148,16 @@ def test_where_it_answers_is_chosen_once_training_has_ended_or_when_it_goes_on(
     assert cut is not None and cut in THRESHOLDS and point["threshold_source"] == CLOSED_LOOP
     assert point["eval/threshold"] == cut.alert
     done = RunConfig.of(folder.config())
-    folder.write_operating_point({**point, "threshold": 0.4, "threshold_source": "killed before"})
+    folder.write_operating_point(
+        {**point, "threshold": 0.4, "alert_threshold": 0.3, "threshold_source": "killed before"}
+    )
     with caplog.at_level("INFO", "phalanx"):
         train(done, resume=run)
         assert folder.read_operating_point() == point
         train(done, resume=run)
     said = [record.message for record in caplog.records if "answers from" in record.message]
-    assert said == [f"seed 0: answers from P = {point['threshold']:.2f} on (validation, closed loop)"]
+    told = f"seed 0: alerts from P = {cut.alert:.2f} on, answers from {cut.answer:.2f} on"
+    assert said == [f"{told} (validation, closed loop)"]
 
 
 @pytest.mark.slow

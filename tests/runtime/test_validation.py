@@ -94,4 +94,12 @@ def test_alerts_on_what_is_doubtful_are_chosen_where_nothing_else_keeps_what_has
     assert point.metrics["eval/threshold"] == 1 / 5
     assert point.metrics["eval/satisfied_told"] == point.metrics["eval/satisfied_free"] == 1.0
     sure = choose_threshold(CONFIG, task_of(env), sure_of(env, 0.95, BLOCKS), jax.random.key(3))
-    assert sure.metrics["eval/satisfied_free"] == 0.0  # nobody doubts, so nothing is only told
+    assert (
+        sure.alert is None and sure.metrics["eval/satisfied_free"] == 0.0
+    )  # nobody doubts: nothing is only told
+
+
+def test_a_level_decides_between_holding_more_often_and_losing_less() -> None:
+    safe = {"eval/loss": 9.0, "eval/satisfied_x": 0.98}
+    cheap = {"eval/loss": 3.0, "eval/satisfied_x": 0.955}
+    assert merit(cheap) > merit(safe) and merit(safe, 0.97) > merit(cheap, 0.97)

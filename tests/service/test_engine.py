@@ -15,6 +15,7 @@ from service.models import SMALL, TABLE, environment, events, many, model
 
 from phalanx.data.events import EventTable
 from phalanx.errors import RunError, UsageError
+from phalanx.runtime.cut import Cut
 from phalanx.runtime.decide import Committee
 from phalanx.runtime.watch import ballot, verdicts, watch
 from phalanx.service.engine import Engine
@@ -95,6 +96,11 @@ def test_robustness_is_that_of_the_whole_trace() -> None:
     expected = robustness("sum(alerted, 15) <= 3", {"alerted": alerted})
     # a window cut at the trace's beginning is judged as far as it goes; predicates are in units of their limits
     np.testing.assert_allclose([each.robustness["few_alerts"] for each in decided], expected / 3, atol=1e-6)
+
+
+def test_the_doubtful_gets_an_alert() -> None:
+    cautious = dataclasses.replace(MODEL, threshold=Cut(0.0, 2.0))  # nothing is sure, everything is doubtful
+    assert {each.verdict for each in Engine(cautious, SMALL).decide(EVENTS[:40])} == {Verdict.ALERT}
 
 
 def test_evidence_names_the_latest_events_of_the_process() -> None:

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from phalanx.errors import RunError
+
 __all__ = ["Cut", "Threshold", "cut_of"]
 
 
@@ -44,6 +46,9 @@ Threshold = Float[Array, "*env"] | float | Cut
 def cut_of(point: Mapping[str, Any]) -> Cut | None:
     """What a run's operating point says; None: each member takes its likeliest verdict.
 
+    Raises:
+        RunError: it would alert later than it answers.
+
     Example:
         >>> cut_of({"threshold": 0.5}), cut_of({"threshold": 0.5, "alert_threshold": 0.2}), cut_of({"threshold": None})
         (Cut(alert=0.5, answer=0.5), Cut(alert=0.2, answer=0.5), None)
@@ -52,4 +57,10 @@ def cut_of(point: Mapping[str, Any]) -> Cut | None:
     if answer is None:
         return None
     alert = point.get("alert_threshold")
-    return Cut(float(answer if alert is None else alert), float(answer))
+    cut = Cut(float(answer if alert is None else alert), float(answer))
+    if cut.alert > cut.answer:
+        raise RunError(
+            f"operating_point.json: alerts from {cut.alert:g} on and answers from {cut.answer:g} on; the first is at "
+            "most the second. Restore it: phalanx train --resume RUN chooses anew without training on"
+        )
+    return cut

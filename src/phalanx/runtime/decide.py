@@ -213,8 +213,8 @@ def ballots(
     suspicion that they agree on reaches the threshold, else allow; alert between the two of a ``Cut``.
 
     Whether to answer is agreed on; which answer it is each decides by itself. A member whose own suspicion falls short
-    of the threshold votes for a block at most: its preference among answers it would not give is noise, and a
-    quarantine takes f + 1 honest members who would answer alone.
+    of the threshold (the second of a ``Cut``) votes for a block at most: its preference among answers it would not give
+    is noise, and a quarantine takes f + 1 honest members who would answer alone.
 
     Args:
         log_probs: log-probabilities of the four verdicts.

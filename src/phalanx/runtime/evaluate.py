@@ -279,7 +279,7 @@ def _detected(
         **found,
         "shield": {"changed": None},
         "threshold": point["threshold"],
-        "alert_threshold": point.get("alert_threshold"),
+        "alert_threshold": point.get("alert_threshold", point["threshold"]),
         "threshold_source": point["threshold_source"],
         "positive": positive,
         "events": len(test.label),

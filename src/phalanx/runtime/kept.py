@@ -66,7 +66,8 @@ def choose_thresholds(config: RunConfig, task: Task, folders: Sequence[RunFolder
         folders: one a seed.
     """
     for seed, folder in enumerate(folders, start=config.seed):
-        if folder.read_operating_point()["threshold_source"] == CLOSED_LOOP:
+        kept = folder.read_operating_point()
+        if kept["threshold_source"] == CLOSED_LOOP and "alert_threshold" in kept:
             continue  # no other checkpoint was kept since
         committee, before = load_committee(folder, config, task.validation.watch)
         point = choose_threshold(config, task, committee, jax.random.key(seed))
@@ -85,7 +86,7 @@ def _write(folder: RunFolder, iteration: int, point: OperatingPoint) -> None:
     folder.write_operating_point(
         {
             "threshold": point.threshold,
-            **({} if point.alert is None else {"alert_threshold": point.alert}),
+            "alert_threshold": point.threshold if point.alert is None else point.alert,
             "threshold_source": point.source,
             "iteration": iteration,
             **point.metrics,

@@ -112,7 +112,7 @@ class LivePath:
 
     Attributes:
         committee: who decides.
-        threshold: its operating point; infinite where none was found: members then vote for their likeliest verdict.
+        threshold: its operating point, see ``runtime.cut``; None: members vote for their likeliest verdict.
         memory_size: numbers per memory.
         slots: processes remembered.
         size: events of a batch, at most.

@@ -78,7 +78,7 @@ def load_model(run: Path, *, specs: Sequence[Spec] = (), shield: Sequence[Spec] 
         json.dumps(
             [
                 point["threshold"],
-                point.get("alert_threshold"),
+                point.get("alert_threshold", point["threshold"]),
                 config.network.memory_size,
                 encoder.to_dict(),
                 [each.formula.text for each in kept],
