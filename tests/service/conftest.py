@@ -37,7 +37,7 @@ def postgres_server() -> Iterator[str]:
         user = next((name for name in ("postgres", "nobody") if name in names), None)
         if user is None:
             pytest.skip("no unprivileged user here to run PostgreSQL")
-    folder = Path(tempfile.mkdtemp(prefix="pg-"))
+    folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # TMPDIR may be closed to the server's user
     try:
         if user is not None:
             shutil.chown(folder, user)
