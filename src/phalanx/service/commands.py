@@ -1,10 +1,12 @@
 """What safety sends: commands, and which of them each change of its state leads to."""
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from phalanx.errors import DataError
 from phalanx.service.clock import Moment
 from phalanx.service.restrictions import Restriction, State
 from phalanx.service.safety_state import MODE_ACTS, RESTRICTION_ACTS
@@ -48,6 +50,29 @@ class Command:
     reasons: tuple[str, ...] = ()
     by: str = ""
     why: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Its form where it waits to be sent; ``Command.of`` reads it."""
+        form = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        restriction = self.restriction and self.restriction.as_json()
+        return form | {"at": self.at.as_json(), "restriction": restriction, "reasons": list(self.reasons)}
+
+    @staticmethod
+    def of(value: Mapping[str, Any]) -> "Command":
+        """The command of its JSON form.
+
+        Raises:
+            DataError: it is none.
+        """
+        try:
+            form = dict(value) | {"at": Moment.of(value["at"]), "reasons": tuple(value["reasons"])}
+            if form["restriction"] is not None:
+                form["restriction"] = Restriction.of(form["restriction"])
+            return Command(**form)
+        except (KeyError, TypeError) as problem:
+            raise DataError(
+                f"not a command: {str(value)[:200]}. Delete the store: it is made again"
+            ) from problem
 
 
 def commands_of(body: Mapping[str, Any]) -> tuple[Command, ...]:
