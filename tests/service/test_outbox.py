@@ -153,7 +153,7 @@ def test_a_message_arrives_signed_once_and_is_not_sent_again(
     post.drain()
     block_key = block(2).key
     assert sorted(receiver.ids) == sorted(
-        [f"{alert(1).key}.ocsf", f"{block_key}.ocsf", f"{block_key}.openc2"]
+        [f"{alert(1).key}-ocsf", f"{block_key}-ocsf", f"{block_key}-openc2"]
     )
     for path, headers, body in receiver.requests:
         assert path == "/hook"
@@ -288,10 +288,10 @@ def test_messages_about_one_process_arrive_in_order_and_others_pass_them(
     receiver.answers += [400]  # this message's own fault
     post.put(alert(1, "p"), alert(2, "p"), alert(3, "q"))
     post.drain()
-    assert receiver.ids == [f"{alert(1, 'p').key}.ocsf", f"{alert(3, 'q').key}.ocsf"]
+    assert receiver.ids == [f"{alert(1, 'p').key}-ocsf", f"{alert(3, 'q').key}-ocsf"]
     post.hands.pass_s(2)
     post.drain()
-    assert receiver.ids[2:] == [f"{alert(1, 'p').key}.ocsf", f"{alert(2, 'p').key}.ocsf"]
+    assert receiver.ids[2:] == [f"{alert(1, 'p').key}-ocsf", f"{alert(2, 'p').key}-ocsf"]
 
 
 def test_a_destination_that_is_down_is_not_asked_for_every_message(
@@ -546,7 +546,7 @@ def test_killed_in_the_middle_it_sends_the_same_message_again(tmp_path: Path, re
     receiver.released.set()
     second = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert "'sent': 1" in second.stdout
-    assert receiver.ids == [f"{alert(1).key}.ocsf"] * 2
+    assert receiver.ids == [f"{alert(1).key}-ocsf"] * 2
     assert receiver.requests[0][2] == receiver.requests[1][2]
 
 

@@ -170,7 +170,7 @@ class Outbox:
             from sqlalchemy.dialects.sqlite import insert
         table = self._table
         row = {
-            "id": f"{destination.name}:{command.key}.{form}",
+            "id": f"{destination.name}:{command.key}-{form}",
             "destination": destination.name,
             "lane": f"{form}:{command.lane}",
             "about": command.subject_key,

@@ -45,7 +45,7 @@ SIGNATURE_HEADER = "Phalanx-Signature"
 
 _SHORTEST_SECRET, _LONGEST_SECRET = 32, 4_096
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
-_ID = re.compile(r"[\x21-\x7e]{1,80}")
+_ID = re.compile(r"[A-Za-z0-9_-]{1,80}")  # without the dot that parts it from the body in what is signed
 _STAMP = re.compile(r"[0-9]{1,12}")
 
 
@@ -155,19 +155,24 @@ def sign(secret: bytes, message_id: str, body: bytes, timestamp_s: int) -> dict[
 
     Args:
         secret: shared with the receiver.
-        message_id: the same whenever this message is sent.
+        message_id: the same whenever this message is sent; at most 80 letters, digits, ``-`` and ``_``.
         body: as it is sent.
         timestamp_s: when it is sent, in s since 1970.
 
+    Raises:
+        ValueError: an id with other characters: what is signed could be read in two ways.
+
     Example:
-        >>> headers = sign(b"s" * 32, "d-1.openc2", b"{}", 1_800_000_000)
+        >>> headers = sign(b"s" * 32, "d-1-openc2", b"{}", 1_800_000_000)
         >>> verify_signature(b"s" * 32, headers, b"{}", 1_800_000_060)
-        'd-1.openc2'
+        'd-1-openc2'
         >>> verify_signature(b"s" * 32, headers, b"{}", 1_800_000_301)
         Traceback (most recent call last):
         ...
         phalanx.service.webhooks.SignatureError: signed 301 s ago, outside the window of 300 s
     """
+    if not _ID.fullmatch(message_id):
+        raise ValueError(f"message id {message_id[:80]!r}; expected letters, digits, - and _")
     signature = hmac.new(secret, f"{timestamp_s}.{message_id}.".encode() + body, hashlib.sha256).hexdigest()
     return {
         ID_HEADER: message_id,
