@@ -27,6 +27,7 @@ from phalanx.types import Verdict
 __all__ = ["Outcome", "Safety"]
 
 _LOG = logging.getLogger("phalanx")
+_JUST_NOW_NS = 10_000_000
 _SAVED_EVERY_NS = 30 * SECOND_NS  # what a restart with a wrong clock can add to a restriction, at most
 
 
@@ -102,6 +103,7 @@ class Safety:
         self._timeline = Timeline(clock, self.state.last)
         self._unsaved: list[Body] = []
         self._owed: list[Command] = []
+        self._settled: Moment | None = None
         for rule in policy.allow:
             rule.check_expiry(self._timeline.now())
             if rule.over(self._timeline.now()):
@@ -283,7 +285,10 @@ class Safety:
         target = None
         if decision.verdict >= Verdict.BLOCK and decision.quorum:
             target = target_of(event, decision.verdict)
-            self._settle()  # what is over makes room, and its end is sent before the next beginning
+            if (
+                not self._settled_just_now()
+            ):  # what is over makes room, and its end is sent before the next beginning
+                self._settle()
         now = self._timeline.now()
         judged = self._rules.judge(decision, target, actor, now)
         effect = Effect.NONE if self._rules.silent(judged.would) else judged.would
@@ -329,9 +334,15 @@ class Safety:
         )
         return asked if effect is Effect.ASK else asked.apply(now)
 
+    def _settled_just_now(self) -> bool:
+        now, then = self._timeline.now(), self._settled
+        if then is None or now.steady_ns - then.steady_ns > _JUST_NOW_NS:
+            return False
+        return abs(now.wall_ns - then.wall_ns) <= _JUST_NOW_NS
+
     def _settle(self) -> None:
         """Ends what is over, or lifted by the kill switch; now and then saves the time."""
-        now = self._timeline.now()
+        now = self._settled = self._timeline.now()
         bodies: list[Body] = []
         for restriction in [*self.state.real.all_open(), *self.state.shadow.all_open()]:
             if restriction.over(now):
