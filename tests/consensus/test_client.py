@@ -56,6 +56,10 @@ def test_a_submission_on_its_way_is_one_however_often_it_is_made(street: Street)
     with client(street, retry_s=0.1) as gateway:
         one = gateway.submit(events(0))
         assert gateway.submit(events(0)) is one
+        until = time.monotonic() + 20
+        while not (gateway.counters["again"] and gateway.counters["refused: not now"]):
+            assert time.monotonic() < until
+            time.sleep(0.01)
         street.deaf = set()
         assert len(one.result(20)) == 4
     assert gateway.counters["again"] >= 1 and gateway.counters["refused: not now"] >= 1
