@@ -102,7 +102,8 @@ class SafetyMachine(RuleBasedStateMachine):
             except OSError:
                 after = self.safety.state
                 assert event.id not in {key[1] for key in after.outcomes}
-                self.model.expire(self.now(), self.wall())
+                if verdict in ("block", "quarantine") and quorum:
+                    self.model.expire(self.now(), self.wall())  # what ends does so with a full disk too
                 return
             assert outcome.effect.value == "none" and not outcome.restriction
             if verdict in ("block", "quarantine") and quorum:
