@@ -1,6 +1,7 @@
-"""How long a committee of nodes on this machine takes to decide, with all of them and with one killed.
+r"""How long a committee of nodes on this machine takes to decide, with all of them and with one killed.
 
-    python benchmarks/consensus.py [--nodes 4] [--batch 256] [--batches 60] [--out benchmarks/results/consensus.json]
+    python benchmarks/consensus.py [--nodes 4] [--batch 256] [--batches 60] [--memory /dev/shm] \
+        [--out benchmarks/results/consensus.json]
 
 Needs the consensus engine (``scripts/build-cometbft``). All nodes, the gateway and this program share the machine's
 cores. The latency is from submitting one batch to f + 1 equal signed replies, one batch at a time; the decisions a
@@ -104,8 +105,8 @@ def measured(network: Network, first: int, batches: int, batch: int, at_once: in
     return {
         **{f"latency_{name}": value for name, value in quantiles(latencies).items()},
         "heights_per_batch": heights / batches,
-        "applications_cpu_ms_per_batch": spent[0] / batches,
-        "engines_cpu_ms_per_batch": spent[1] / batches,
+        "applications_cpu_ms_per_batch": float(spent[0]) / batches,
+        "engines_cpu_ms_per_batch": float(spent[1]) / batches,
         "decisions_per_s": many * batch / took,
         "batches_at_once": at_once,
     }
@@ -131,6 +132,31 @@ def recovery(network: Network, place: int) -> float:
     return time.perf_counter() - began
 
 
+def in_folder(where: Path, given: argparse.Namespace, name: str) -> dict[str, dict[str, float]]:
+    """All figures of a network whose nodes keep their files below a folder."""
+    folder = Path(tempfile.mkdtemp(prefix=".consensus-", dir=where))
+    found = {f"{name}: fsync": fsync_times(folder)}
+    try:
+        create_network(folder / "n", given.nodes)
+        began = time.perf_counter()
+        with Network(folder / "n") as network:
+            network.wait(given.nodes)
+            found[f"{name}: start"] = {"seconds": time.perf_counter() - began}
+            measured(network, 0, 5, given.batch, given.at_once)  # to warm up
+            arguments = given.batches, given.batch, given.at_once
+            found[f"{name}: all nodes"] = measured(network, 10**5, *arguments)
+            for place in range(network.chain.f):
+                network.nodes[-1 - place].stop(signal.SIGKILL)
+            height = chain_height(network)
+            found[f"{name}: {network.chain.f} killed"] = measured(network, 2 * 10**5, *arguments)
+            missed = chain_height(network) - height
+            seconds = recovery(network, given.nodes - 1)
+            found[f"{name}: a killed node comes back"] = {"seconds": seconds, "heights_missed": missed}
+    finally:
+        shutil.rmtree(folder)
+    return found
+
+
 def main() -> None:
     """Measures and reports."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -139,28 +165,17 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=60)
     parser.add_argument("--at-once", type=int, default=6)
     parser.add_argument("--folder", type=Path, default=Path("."))
+    parser.add_argument(
+        "--memory", type=Path, help="a folder in memory, such as /dev/shm: once more without a disk"
+    )
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
 
-    folder = Path(tempfile.mkdtemp(prefix=".consensus-", dir=given.folder))
     load_before = os.getloadavg()[0]
-    found: dict[str, dict[str, float]] = {"fsync of this disk": fsync_times(folder)}
-    named = f"{given.nodes} nodes, batches of {given.batch}"
-    try:
-        create_network(folder / "n", given.nodes)
-        began = time.perf_counter()
-        with Network(folder / "n") as network:
-            network.wait(given.nodes)
-            found["start"] = {"seconds": time.perf_counter() - began}
-            measured(network, 0, 5, given.batch, given.at_once)  # to warm up
-            arguments = given.batches, given.batch, given.at_once
-            found[named] = measured(network, 10**5, *arguments)
-            for place in range(network.chain.f):
-                network.nodes[-1 - place].stop(signal.SIGKILL)
-            found[f"{named}, {network.chain.f} killed"] = measured(network, 2 * 10**5, *arguments)
-            found["a killed node comes back"] = {"seconds": recovery(network, given.nodes - 1)}
-    finally:
-        shutil.rmtree(folder)
+    found = in_folder(given.folder, given, "disk")
+    if given.memory is not None:
+        found |= in_folder(given.memory, given, "memory")
+    found["settings"] = {"nodes": given.nodes, "events_per_batch": given.batch}
     report(found, given.out, load_before)
 
 

@@ -112,6 +112,7 @@ class Watched:
 
     def __enter__(self) -> "Watched":
         self._enforcer = self.network.enforcer(lambda entry: self.acted.append(entry.body["digest"]))
+        self._began = self._enforcer.height
         self._enforcer.__enter__()
         return self
 
@@ -120,13 +121,13 @@ class Watched:
 
     def all_is_well(self, batches: Iterator[int]) -> None:
         """All nodes take part and have the same ledger; everything was acted on, once; nobody lied."""
-        network, began = self.network, self._enforcer.height - len(self.acted)
+        network = self.network
         network.wait(network.chain.n, DEADLINE_S)
         network.decisions(events(next(batches)), DEADLINE_S)
         height = max(status["ledger"] for status in network.status().values() if status)
         heads_agree(network, height)
         until(lambda: self._enforcer.height >= height)
-        assert len(self.acted) == len(set(self.acted)) == height - began
+        assert len(self.acted) == len(set(self.acted)) == height - self._began
         assert not self._enforcer.evidence
         assert not verify_ledger(network.folder / "enforcer", network.chain.keys).findings
 

@@ -198,6 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    logging.getLogger("jax").setLevel(logging.WARNING)
     if len(words) != 1:
         print("usage: python -m phalanx.service.consensus FOLDER", file=sys.stderr)
         return 2

@@ -95,6 +95,7 @@ class Supervised:
             began = time.monotonic()
             try:
                 if not _runs(self._application):
+                    _ended(self._application, _STOP_S)
                     self._start_application()
                 self._start_engine()
                 self._wait_for_an_end()
