@@ -292,6 +292,8 @@ def test_a_full_disk_answers_503_and_goes_on() -> None:
         answer = here.ask("POST", "/v1/events", "", sent(1))
         assert answer.status_code == 503 and answer.headers["retry-after"]
         assert answer.json()["results"][0]["error"]["code"] == "ledger-full" and "/secret" not in answer.text
+        if here.worker.full:  # the pause may be over already on a slow machine
+            assert here.ask("GET", "/healthz", None).json()["notes"] in (["ledger-full"], [])
         while (answer := here.ask("POST", "/v1/events", "", sent(1))).status_code == 503:
             assert code(answer) == "ledger-full"
         assert answer.json()["decided"] == 1

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from phalanx.errors import DataError, UsageError
 from phalanx.service import tokens as module
-from phalanx.service.tokens import SCOPES, Caller, Tokens, first_tokens, new_token
+from phalanx.service.tokens import SCOPES, Caller, TokenFile, Tokens, first_tokens, new_token
 
 PLAIN = "t" * 31 + "!"
 
@@ -149,3 +149,17 @@ def test_nothing_shows_a_token(tmp_path: Path) -> None:
     digest = hashlib.sha256(PLAIN.encode()).hexdigest()
     for text in (repr(found), str(found), repr(found.caller(PLAIN))):
         assert PLAIN not in text and digest not in text
+
+
+def test_a_token_is_taken_back_without_a_restart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = private(tmp_path / "tokens", f"read {PLAIN} ann\n")
+    file = TokenFile(path, every_s=0.0)
+    other = new_token(path, "bob", ("read",))
+    assert file.current().caller(PLAIN) is not None and file.current().caller(other) is not None
+    private(path, "\n".join(line for line in path.read_text().splitlines() if "ann" not in line))
+    assert file.current().caller(PLAIN) is None and file.current().caller(other) is not None
+    private(path, f"nonsense {PLAIN}")
+    assert file.current().caller(other) is not None and "stay what they were" in caplog.text
+    path.unlink()
+    assert file.current().caller(other) is not None
+    assert TokenFile(private(path, f"read {PLAIN} ann"), every_s=3600).current().names == ("ann",)

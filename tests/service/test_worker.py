@@ -132,9 +132,10 @@ def test_an_operators_mistake_is_his_alone() -> None:
 def test_a_full_disk_is_said_and_gone_on_from() -> None:
     desk = HandDesk()
     desk.errors = [LedgerFullError("full")]
-    with working(desk) as worker:
+    said = threading.Event()
+    with working(desk, failed=said.set) as worker:
         found = worker.submit(events(1, 2)).result(20)
-        assert ids(found) == ["ledger-full"] * 2
+        assert ids(found) == ["ledger-full"] * 2 and said.is_set() and worker.full
         with pytest.raises(UnavailableError) as caught:
             worker.submit(events(1))
         assert caught.value.code == "ledger-full" and caught.value.retry_s == 1

@@ -4,12 +4,13 @@ A token is looked at before the first byte of a body. What touches the desk is d
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from phalanx.errors import UsageError
+from phalanx.errors import PhalanxError, UsageError
 from phalanx.service.admission import Reason, Refused, escaped
 from phalanx.service.desk import Desk
 from phalanx.service.http_asks import Label, NewMode, Query, Why, asked, choice, idempotency_key, query_of
@@ -35,6 +36,7 @@ from phalanx.service.worker import UnavailableError, Worker
 
 __all__ = ["Backend", "Endpoints", "HttpConfig", "Index"]
 
+_LOG = logging.getLogger("phalanx")
 _JSON, _LINES = "application/json", "application/x-ndjson"
 _SMALL = 65_536
 
@@ -85,6 +87,7 @@ class Backend:
         index: where decisions are looked up.
         head: the ledger's.
         label: takes what was true of events: id, whether malicious; how many are known. In the desk's thread.
+        resumed: told, in the desk's thread, that an operator ended shadow mode.
         notes: what an operator should look at: codes of a closed list.
         redact: takes secrets out of a text.
         config: limits.
@@ -98,6 +101,7 @@ class Backend:
     index: Index
     head: Callable[[], Head]
     label: Callable[[Desk, Sequence[tuple[str, bool]]], int] = lambda desk, labels: 0
+    resumed: Callable[[], None] = lambda: None
     notes: Callable[[], Sequence[str]] = tuple
     redact: Callable[[str], str] = str
     config: HttpConfig = HttpConfig()
@@ -162,11 +166,12 @@ class Endpoints:
     async def get_decisions(self, request: Any) -> Any:
         self._caller(request, "read")
         query = query_of(request.query_params)
-        return self._reply(await self._tried(asyncio.to_thread(self.backend.index.page, query)))
+        return self._reply(await self._tried(asyncio.to_thread(self.backend.index.page, query), usage=400))
 
     async def get_decision(self, request: Any) -> Any:
         self._caller(request, "read")
-        found = await asyncio.to_thread(self.backend.index.decision, request.path_params["event_id"])
+        name = request.path_params["event_id"]
+        found = await self._tried(asyncio.to_thread(self.backend.index.decision, name))
         if found is None:
             raise ApiError(404, "not-found", "no decision on such an event is known", "Check the id")
         return self._reply(found)
@@ -192,9 +197,8 @@ class Endpoints:
 
     async def get_metrics(self, request: Any) -> Any:
         self._caller(request, "read")
-        return self._response(
-            self.backend.metrics.text(), media_type=None, headers={"content-type": CONTENT_TYPE}
-        )
+        text = await asyncio.to_thread(self.backend.metrics.text)
+        return self._response(text, media_type=None, headers={"content-type": CONTENT_TYPE})
 
     async def get_openapi(self, request: Any) -> Any:
         self._caller(request, "read")
@@ -206,6 +210,7 @@ class Endpoints:
         notes = ["killed"] if status.killed else []
         notes += ["fallback"] if status.fallback else []
         notes += ["ledger-broken"] if status.broken else []
+        notes += ["ledger-full"] if worker.full else []
         notes += ["stopping"] if worker.stopping and not worker.failure else []
         notes += self.backend.notes()
         return self._reply(Health("ok" if fine else "failing", status.mode, notes), 200 if fine else 503)
@@ -253,14 +258,17 @@ class Endpoints:
         asked = await self._asked(request, NewMode)
         why = self._why(asked.why)
         if asked.mode == "enforce":
-            return await self._switch(lambda safety: safety.enforce(by=caller.name, why=why))
+            return await self._switch(
+                lambda safety: safety.enforce(by=caller.name, why=why), self.backend.resumed
+            )
         return await self._switch(
             lambda safety: safety.fall_back(by=caller.name, why=why or f"{caller.name} asked for it")
         )
 
-    async def _switch(self, action: Callable[[Any], Any]) -> Any:
+    async def _switch(self, action: Callable[[Any], Any], then: Callable[[], None] = lambda: None) -> Any:
         def act(desk: Desk) -> Mode:
             desk.act(action)
+            then()
             state = desk.safety.state
             return Mode(desk.mode, state.killed, state.fallback or "")
 
@@ -300,8 +308,8 @@ class Endpoints:
         content_type(headers, (_JSON,))
         return asked(body, kind)
 
-    async def _tried(self, result: Any) -> Any:
-        """Awaits, and makes answers of what went wrong."""
+    async def _tried(self, result: Any, *, usage: int = 409) -> Any:
+        """Awaits, and makes answers of what went wrong; of what was asked wrongly one with that status."""
         try:
             return await result
         except UnavailableError as problem:
@@ -315,7 +323,13 @@ class Endpoints:
                 503, "failed", "the ledger takes nothing more", "Start the service again"
             ) from None
         except UsageError as problem:
-            raise ApiError(409, "conflict", escaped(str(problem))[:1000], "See the state of things") from None
+            code = "conflict" if usage == 409 else "bad-request"
+            raise ApiError(usage, code, escaped(str(problem))[:1000], "See the state of things") from None
+        except PhalanxError as problem:
+            _LOG.error("%s", escaped(str(problem)))
+            raise ApiError(
+                503, "unavailable", "it cannot be asked now; the log says why", "Ask again later"
+            ) from None
 
     async def _on_desk(self, action: Callable[[Desk], Any]) -> Any:
         try:

@@ -44,6 +44,7 @@ HTTP_REFUSALS = (
     "ledger-full",
     "stopping",
     "failed",
+    "unavailable",
     "internal",
 )
 """Codes of errors that requests get as a whole."""
@@ -76,7 +77,7 @@ class Source:
         room: int = 0,
         dropped: Callable[[], int] = lambda: 0,
         watch: Callable[[], Mapping[str, tuple[float, float, bool]]] = dict,
-        backlog: Callable[[], int] = lambda: 0,
+        backlog: Callable[[], float] = lambda: 0,
         index_lag: Callable[[], int] = lambda: 0,
     ) -> None:
         self.status, self.depth, self.room, self.dropped = status, depth, room, dropped
@@ -102,7 +103,9 @@ class Metrics:
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
         self._refused: Counter[str] = Counter()
-        self._events: Counter[str] = Counter()
+        self._events: Counter[str] = Counter(
+            dict.fromkeys(EVENT_OUTCOMES, 0)
+        )  # its keys never change: threads read
         self._verdicts: Counter[str] = Counter()
         self._pages = 0
         self._decide = Histogram(

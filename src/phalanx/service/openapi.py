@@ -136,7 +136,7 @@ PATHS = (
         "read",
         "Decisions, the latest first; verdict: at least that one.",
         "Decisions",
-        (400, 409, 503),
+        (400, 503),
         query=_PAGE,
     ),
     Path(

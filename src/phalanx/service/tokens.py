@@ -11,19 +11,22 @@ A token has 256 bits of chance, so that a plain hash of it cannot be searched.
 
 import hashlib
 import hmac
+import logging
 import os
 import re
 import secrets
 import stat
+import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from phalanx.errors import DataError, UsageError
+from phalanx.errors import DataError, PhalanxError, UsageError
 from phalanx.files import atomic_path
 
-__all__ = ["SCOPES", "Caller", "Tokens", "first_tokens", "new_token"]
+__all__ = ["SCOPES", "Caller", "TokenFile", "Tokens", "first_tokens", "new_token"]
 
+_LOG = logging.getLogger("phalanx")
 SCOPES = ("ingest", "read", "approve", "kill")
 """What a token may let its holder do: submit events; read; act on restrictions, give labels; stop and go on."""
 
@@ -114,6 +117,35 @@ class Tokens:
             if hmac.compare_digest(entry.hash, digest):
                 found = entry.caller
         return found
+
+
+class TokenFile:
+    """The tokens of a file as it is now, so that one can be taken back without a restart.
+
+    Args:
+        path: of the file.
+        every_s: how often it is looked at, in s. What is no file of tokens any more is logged, and the tokens stay what
+            they were.
+    """
+
+    def __init__(self, path: Path, every_s: float = 1.0) -> None:
+        self._path, self._every_s = path, every_s
+        self._seen = _signature(path)
+        self._tokens = Tokens.load(path)
+        self._next_s = time.monotonic() + every_s
+
+    def current(self) -> Tokens:
+        """The tokens that are valid now."""
+        if time.monotonic() >= self._next_s:
+            self._next_s = time.monotonic() + self._every_s
+            seen = _signature(self._path)
+            if seen != self._seen:
+                self._seen = seen
+                try:
+                    self._tokens = Tokens.load(self._path)
+                except PhalanxError as problem:
+                    _LOG.error("the tokens stay what they were: %s", problem)
+        return self._tokens
 
 
 def new_token(path: Path, name: str, scopes: Collection[str]) -> str:
@@ -220,3 +252,11 @@ def _write_private(path: Path, text: str) -> None:
                 file.write(text)
     except OSError as problem:
         raise DataError(f"{path}: cannot write the tokens ({problem.strerror}). Check the folder") from None
+
+
+def _signature(path: Path) -> tuple[int, ...]:
+    try:
+        about = os.stat(path)
+    except OSError:
+        return ()
+    return about.st_ino, about.st_size, about.st_mtime_ns, about.st_mode

@@ -94,6 +94,7 @@ class Worker:
         config: bounds.
         batch: events of one call of the desk at most.
         decided: told, in that thread, of every batch: its events, their answers, and how long it took, in s.
+        failed: called, in that thread, when the disk was full: part of a batch may be in the ledger and nowhere else.
         ticked: called with the desk in that thread, about every ``tick_s``.
         ended: called once when the thread ends, for whatever reason.
 
@@ -101,6 +102,7 @@ class Worker:
         config, batch: as given.
         status: the desk's, a moment ago.
         failure: why nothing is decided any more; empty while it is.
+        error: what that came from.
         turned_away: events that found no room.
     """
 
@@ -111,15 +113,17 @@ class Worker:
         *,
         batch: int = 256,
         decided: Callable[[Sequence[LiveEvent], Sequence[Answer], float], None] | None = None,
+        failed: Callable[[], None] | None = None,
         ticked: Callable[[Desk], None] | None = None,
         ended: Callable[[], None] | None = None,
     ) -> None:
         self.config, self.batch = config, batch
         self.status: Status = status_of(desk)
         self.failure = ""
+        self.error: Exception | None = None
         self.turned_away = 0
         self._desk = desk
-        self._decided, self._ticked, self._ended = decided, ticked, ended
+        self._decided, self._failed, self._ticked, self._ended = decided, failed, ticked, ended
         self._waiting: deque[_Submission] = deque()
         self._actions: deque[tuple[Callable[[Desk], Any], Future[Any]]] = deque()
         self._events = self._bytes = 0
@@ -139,6 +143,11 @@ class Worker:
     def alive(self) -> bool:
         """Whether events are decided."""
         return self._thread.is_alive() and not self.failure
+
+    @property
+    def full(self) -> bool:
+        """Whether the disk was full a moment ago."""
+        return time.monotonic() < self._full_until
 
     @property
     def stopping(self) -> bool:
@@ -218,8 +227,10 @@ class Worker:
                 pass
             self._desk.snapshot()
         except LedgerBrokenError as problem:
+            self.error = problem
             self._fail(str(problem))
         except Exception as problem:
+            self.error = problem
             _log_place("the deciding thread ends", problem)
             self._fail(
                 f"{type(problem).__name__} in the deciding thread; see the log. Start the service again"
@@ -285,6 +296,8 @@ class Worker:
             _LOG.error("%s", problem)
             self._full_until = time.monotonic() + self._full_s
             self._full_s = min(2 * self._full_s, _LONGEST_RETRY_S)
+            if self._failed is not None:
+                _quietly(self._failed)
             decided, answers = [], []
             answers += [Failed("ledger-full", _FULL)] * len(events)
         except Exception:

@@ -1,0 +1,293 @@
+"""What the desk decides goes into the store, in a thread of its own, so that a slow database slows no decision.
+
+The ledger is the truth: what the store lacks, after a kill or while its database was away, is read from there.
+Commands wait in memory until the store has taken them; after a kill the desk gives them again.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from phalanx.errors import PhalanxError
+from phalanx.service.commands import Command
+from phalanx.service.http_asks import Query
+from phalanx.service.ledger import Entry, read_entries
+from phalanx.service.ledger_bodies import decisions_of, events_of
+from phalanx.service.records import LiveDecision, LiveEvent
+from phalanx.service.replies import Decision, Decisions, decision_reply
+from phalanx.service.safety import Outcome
+from phalanx.service.safety_state import Effect
+from phalanx.service.store import Found, Store
+from phalanx.types import Verdict
+
+__all__ = ["Indexer", "StoreIndex"]
+
+_LOG = logging.getLogger("phalanx")
+_BATCHES = 256  # that wait; beyond them the ledger is read
+_LONGEST_PAUSE_S = 30.0
+_FORGET_S = 3600.0
+_NOTHING = Outcome(Effect.NONE, Effect.NONE)  # what allowing leads to; it has no entry
+
+
+@dataclass
+class _Batch:
+    """A decided batch on its way."""
+
+    height: int
+    events: Sequence[LiveEvent]
+    decisions: Sequence[LiveDecision]
+    outcomes: Sequence[Outcome | None]
+
+
+@dataclass
+class _Commands:
+    """Commands on their way: of all entries up to a height."""
+
+    height: int
+    commands: Sequence[Command]
+
+
+@dataclass
+class _Read:
+    """A batch read from the ledger, and what its events led to, as far as the entries after it tell."""
+
+    height: int
+    body: Mapping[str, Any]
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+
+
+class Indexer:
+    """Keeps a store up with a ledger.
+
+    Args:
+        store: from now on written to by this alone.
+        ledger: its folder.
+        height: of the ledger's last entry.
+        put: ``Outbox.put``: takes commands, each once, by its key, and the height up to which there are no others.
+        wall_ns: the time, for retention.
+        days: how long decisions are kept; 0: for ever.
+
+    Attributes:
+        problem: why the store is behind; empty while it is not.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        ledger: Path,
+        height: Callable[[], int],
+        *,
+        put: Callable[[Sequence[Command], int], None],
+        wall_ns: Callable[[], int] = time.time_ns,
+        days: float = 0.0,
+    ) -> None:
+        self.problem = ""
+        self._store, self._ledger, self._height = store, ledger, height
+        self._put, self._wall_ns, self._days = put, wall_ns, days
+        self._waiting: deque[_Batch | _Commands] = deque()
+        self._batches = 0
+        self._behind = True
+        self._given, self._indexed = height(), 0
+        self._stopping = False
+        self._pause_s, self._next_forget_s = 0.0, 0.0
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="indexing", daemon=True)
+
+    @property
+    def lag(self) -> int:
+        """Entries of the ledger between what the store has and the latest batch."""
+        return max(0, self._given - self._indexed)
+
+    def start(self) -> None:
+        """Begins, with what the store lacks."""
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 30.0) -> bool:
+        """Ends once all that waits is in the store; whether it was in time."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def index(
+        self,
+        height: int,
+        events: Sequence[LiveEvent],
+        decisions: Sequence[LiveDecision],
+        outcomes: Sequence[Outcome | None],
+    ) -> None:
+        """Takes a decided batch."""
+        with self._changed:
+            self._given = height
+            if self._batches >= _BATCHES:
+                self._behind = True
+            else:
+                self._waiting.append(_Batch(height, events, decisions, outcomes))
+                self._batches += 1
+            self._changed.notify_all()
+
+    def look(self) -> None:
+        """Part of what the ledger has was not given: the ledger is read."""
+        with self._changed:
+            self._behind = True
+            self._given = max(self._given, self._height())
+            self._changed.notify_all()
+
+    def send(self, commands: Sequence[Command]) -> None:
+        """Takes commands, in order."""
+        if commands:
+            with self._changed:
+                self._waiting.append(_Commands(self._height(), commands))
+                self._changed.notify_all()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Waits until the store has what was given so far; whether it has."""
+        with self._changed:
+            goal = self._given
+            return self._changed.wait_for(lambda: self._indexed >= goal or bool(self.problem), timeout_s)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(self._wanted, self._pause_s or 60.0)
+                if self._stopping and (self._pause_s or not self._wanted_of_store()):
+                    return
+            try:
+                self._work()
+                if self._days and time.monotonic() >= self._next_forget_s:
+                    self._store.forget(self._days, self._wall_ns())
+                    self._next_forget_s = time.monotonic() + _FORGET_S
+                self._pause_s, self.problem = 0.0, ""
+            except _StoppedError:
+                return
+            except Exception as problem:
+                self._wait_a_while(problem)
+
+    def _wanted_of_store(self) -> bool:
+        return bool(self._waiting) or self._behind
+
+    def _wanted(self) -> bool:
+        return self._stopping or (self._wanted_of_store() and not self._pause_s)
+
+    def _wait_a_while(self, problem: Exception) -> None:
+        said = str(problem) if isinstance(problem, PhalanxError) else type(problem).__name__
+        if not self.problem:
+            _LOG.error("the store is behind: %s", said)
+        with self._changed:
+            self._pause_s = min(_LONGEST_PAUSE_S, 2 * self._pause_s or 0.5)
+            self.problem, self._behind = said, True
+            self._changed.notify_all()
+
+    def _work(self) -> None:
+        """Does all that waits."""
+        while True:
+            with self._changed:
+                behind, self._behind = self._behind, False
+                item = self._waiting[0] if self._waiting and not behind else None
+            if behind:
+                self._catch_up()
+                continue
+            if item is None:
+                return
+            if isinstance(item, _Batch):
+                self._store.insert(item.height, item.events, item.decisions, item.outcomes)
+                self._has(item.height)
+            else:
+                self._put(item.commands, item.height)
+            with self._changed:
+                self._waiting.popleft()
+                self._batches -= isinstance(item, _Batch)
+
+    def _catch_up(self) -> None:
+        """Reads from the ledger what the store lacks."""
+        batch: _Read | None = None
+        read = 0
+        self._has(self._store.last_height())
+        for entry in read_entries(self._ledger, self._indexed + 1):
+            if self._stopping:
+                raise _StoppedError  # the next start goes on from what the store has
+            if entry.kind == "batch":
+                self._insert(batch)
+                batch = _Read(entry.height, entry.body)
+            elif batch is not None:
+                _note_outcome(batch, entry)
+            read = entry.height
+        self._insert(batch)
+        self._has(read)
+
+    def _insert(self, batch: _Read | None) -> None:
+        if batch is None:
+            return
+        decisions = decisions_of(batch.body)
+        outcomes = [
+            _NOTHING if each.verdict is Verdict.ALLOW and each.quorum else batch.outcomes.get(each.event_id)
+            for each in decisions
+        ]
+        self._store.insert(batch.height, events_of(batch.body), decisions, outcomes)
+        self._has(batch.height)
+
+    def _has(self, height: int) -> None:
+        with self._changed:
+            self._indexed = max(self._indexed, height)
+            self._changed.notify_all()
+
+
+class _StoppedError(Exception):
+    """The service ends while the ledger is read."""
+
+
+class StoreIndex:
+    """Decisions as the HTTP interface asks for them.
+
+    Args:
+        store: where they are.
+        indexer: who brings it up; it is waited for a moment, so that what was answered is found.
+    """
+
+    def __init__(self, store: Store, indexer: Indexer, wait_s: float = 1.0) -> None:
+        self._store, self._indexer, self._wait_s = store, indexer, wait_s
+
+    def decision(self, event_id: str) -> Decision | None:
+        """The decision on an event; None where there is none."""
+        self._indexer.wait(self._wait_s)
+        found = self._store.by_id(event_id)
+        return None if found is None else _reply(found)
+
+    def page(self, query: Query) -> Decisions:
+        """A page of decisions."""
+        self._indexer.wait(self._wait_s)
+        page = self._store.find(
+            host=query.host or None,
+            subject=query.subject or None,
+            since_ns=query.since_ns or None,
+            verdict=query.least,
+            after=query.after,
+            limit=query.limit,
+        )
+        return Decisions([_reply(found) for found in page.items], page.after or None)
+
+
+def _reply(found: Found) -> Decision:
+    return decision_reply(
+        found.decision,
+        found.height,
+        effect=found.effect or None,
+        would=found.would or None,
+        reasons=found.reasons,
+        restriction=found.restriction,
+    )
+
+
+def _note_outcome(batch: _Read, entry: Entry) -> None:
+    body = entry.body
+    if entry.kind == "operator" and body.get("height") == batch.height and "would" in body:
+        restriction = body["restriction"]["id"] if "restriction" in body else ""
+        batch.outcomes[body["event"]] = Outcome(
+            Effect(body["effect"]), Effect(body["would"]), tuple(body["reasons"]), restriction
+        )

@@ -1,0 +1,385 @@
+"""A service put together over its folder: model, ledger, desk, store, watch and HTTP, started and ended in order.
+
+The folder holds ``ledger/``, ``key.pem`` (the ledger's signing key), ``state`` (a snapshot of the engine),
+``decisions.sqlite`` (the index), ``tokens.txt`` (hashes) and ``tokens/`` (those made at the first start),
+``settings.json`` (what a restart must not change), ``drift.json`` and, while it runs, ``serving.json``.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import math
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from phalanx.errors import DataError, PhalanxError, RunError, UsageError
+from phalanx.files import write_json
+from phalanx.service.admission import Admission
+from phalanx.service.app import create_app
+from phalanx.service.clock import Clock, SystemClock
+from phalanx.service.commands import Command
+from phalanx.service.delivery import Delivery
+from phalanx.service.desk import Desk, DeskConfig
+from phalanx.service.drift import WatchConfig
+from phalanx.service.endpoints import Backend, HttpConfig
+from phalanx.service.engine import EngineConfig
+from phalanx.service.http_server import ServerConfig, bind, is_loopback, make_server
+from phalanx.service.indexing import Indexer, StoreIndex
+from phalanx.service.intake import Intake
+from phalanx.service.keys import SigningKey
+from phalanx.service.ledger import Ledger
+from phalanx.service.metrics import Metrics, Source
+from phalanx.service.model import Model
+from phalanx.service.outbox import Outbox
+from phalanx.service.policy import SafetyPolicy
+from phalanx.service.redaction import redact, redact_event
+from phalanx.service.store import Store
+from phalanx.service.syncing import LedgerBrokenError
+from phalanx.service.tokens import TokenFile, first_tokens
+from phalanx.service.watching import Watching
+from phalanx.service.webhooks import Destination
+from phalanx.service.worker import QueueConfig, UnavailableError, Worker
+
+__all__ = ["ServeConfig", "Service", "serve"]
+
+_LOG = logging.getLogger("phalanx")
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """How a service runs.
+
+    Attributes:
+        folder: of its state; made where it is missing, for its owner alone.
+        host, port: where it listens; port 0: any.
+        policy: what may take effect.
+        tokens: file of tokens; ``tokens.txt`` of the folder unless given.
+        database: of the index: a path or a URL; ``decisions.sqlite`` of the folder unless given.
+        insecure: whether other addresses than loopback may do without TLS.
+        slots: processes remembered; what the folder was begun with, else 4096, unless given.
+        batch: events decided in one step.
+        destinations: where messages go.
+        keep_days: how long the index keeps decisions; 0: for ever. The ledger keeps all.
+        watch: limits of drift and calibration.
+        queue, http, server: limits.
+    """
+
+    folder: Path
+    host: str = "127.0.0.1"
+    port: int = 8414
+    policy: SafetyPolicy = SafetyPolicy()
+    tokens: Path | None = None
+    database: str | None = None
+    insecure: bool = False
+    slots: int | None = None
+    batch: int = 256
+    destinations: tuple[Destination, ...] = ()
+    keep_days: float = 30.0
+    watch: WatchConfig = WatchConfig()
+    queue: QueueConfig = QueueConfig()
+    http: HttpConfig = HttpConfig()
+    server: ServerConfig = ServerConfig()
+
+    @property
+    def token_file(self) -> Path:
+        """Where the hashes of tokens are."""
+        return self.tokens or self.folder / "tokens.txt"
+
+
+class Service:
+    """A service over a folder, from ``open`` to ``close``.
+
+    Attributes:
+        url: where it listens.
+        desk, worker, watching: its parts.
+        notice: what an operator should know at the start.
+    """
+
+    def __init__(self, config: ServeConfig, model: Model, clock: Clock) -> None:
+        self.config, self.url, self.notice = config, "", ""
+        self.metrics = Metrics()
+        self._model, self._clock = model, clock
+        self._undo = contextlib.ExitStack()
+        self._stopping = asyncio.Event()
+        self.worker: Worker
+        self.desk: Desk
+        self.watching: Watching
+        self._server: Any = None
+        self._delivery: Delivery | None = None
+
+    @classmethod
+    def open(
+        cls, config: ServeConfig, model: Callable[[], Model], *, clock: Clock | None = None
+    ) -> "Service":
+        """Puts a service together; it listens once it runs.
+
+        Args:
+            config: how it runs.
+            model: loads what decides; called once all that can be refused quickly was not.
+            clock: the time.
+
+        Raises:
+            UsageError: an address without TLS, one that is taken, another service over the folder, other settings than
+                it was begun with.
+            DataError: something that cannot be read or written.
+            RunError: the ledger holds decisions that the model does not come to again.
+        """
+        tls = config.server.certificate is not None and config.server.key is not None
+        if not tls and not config.insecure and not is_loopback(config.host):
+            raise UsageError(
+                f"--host {config.host}: tokens and events would cross the network unencrypted. Give --tls-cert and "
+                "--tls-key, or say --insecure"
+            )
+        with contextlib.ExitStack() as undo:
+            bound = bind(config.host, config.port)
+            undo.callback(bound.close)
+            service = cls(config, model(), clock or SystemClock())
+            service._undo = undo
+            service._build(bound, "https" if tls else "http")
+            service._undo = undo.pop_all()
+        return service
+
+    def run(self) -> None:
+        """Serves until it is told to end, by a signal or by ``stop``, and ends in order.
+
+        Raises:
+            DataError: the ledger took nothing more.
+            PhalanxError: the deciding thread failed.
+        """
+        self.worker.start()
+        if self._delivery is not None:
+            self._delivery.start()
+        try:
+            self._server.run(sockets=[self._socket])
+        finally:
+            self.worker.stop()
+            ended = self.worker.join(self.config.server.drain_s)
+        if self.worker.failure:
+            broken = isinstance(self.worker.error, LedgerBrokenError)
+            raise (DataError if broken else PhalanxError)(self.worker.failure)
+        if not ended:
+            raise PhalanxError(
+                "the deciding thread did not end in time; what was acknowledged is in the ledger"
+            )
+
+    def stop(self) -> None:
+        """Tells it to end; from any thread."""
+        self._server.should_exit = True
+
+    def close(self) -> None:
+        """Writes what is kept over a restart, and lets go of all it holds."""
+        self._undo.close()
+
+    def __enter__(self) -> "Service":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def facts(self) -> dict[str, Any]:
+        """What it is, for people and programs."""
+        status = self.worker.status
+        return {
+            "url": self.url,
+            "mode": status.mode,
+            "folder": str(self.config.folder),
+            "tokens": self.notice or str(self.config.token_file),
+            "model": status.model,
+            "height": status.height,
+            "events": status.counters.get("events", 0),
+        }
+
+    def _build(self, bound: socket.socket, scheme: str) -> None:
+        config, folder = self.config, self.config.folder
+        self._socket = bound
+        host, port = bound.getsockname()[:2]
+        self.url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as problem:
+            raise DataError(f"{folder}: cannot be made ({problem.strerror}). Check the path") from None
+        settings = folder / "settings.json"
+        engine = EngineConfig(slots=_slots(settings, config), batch=config.batch)
+        ledger = self._ledger(folder)
+        tokens = self._tokens(folder)
+        store = Store.open(config.database or str(folder / "decisions.sqlite"))
+        self._undo.callback(store.close)
+        outbox = self._outbox(store)
+        indexer = Indexer(
+            store,
+            folder / "ledger",
+            lambda: ledger.head.height,
+            put=outbox.put,
+            wall_ns=self._clock.wall_ns,
+            days=config.keep_days,
+        )
+        self.watching = watching = Watching(self._model, config.watch, folder / "drift.json")
+        self._begun(ledger)
+        self.desk = Desk(
+            folder,
+            ledger,
+            folder / "ledger",
+            self._model,
+            config.policy,
+            self._clock,
+            config=DeskConfig(engine=engine),
+            send=lambda commands: self._send(indexer, commands),
+            index=indexer.index,
+            indexed=ledger.head.height,  # the indexer reads what the store lacks by itself
+            sent=outbox.sent_height,
+        )
+        if not settings.exists():
+            write_json(settings, {"slots": engine.slots})
+        self.desk.engine.warm()
+        watching.attach(self.desk)
+        self._undo.callback(watching.save)
+        indexer.start()
+        self._undo.callback(indexer.stop)
+        self.worker = Worker(
+            self.desk,
+            config.queue,
+            batch=config.batch,
+            decided=lambda events, answers, took_s: (
+                self.metrics.batch(answers, took_s),
+                watching.decided(events, answers),
+            ),
+            failed=indexer.look,
+            ticked=lambda desk: watching.ticked(),
+            ended=self._worker_ended,
+        )
+        backend = self._backend(ledger, tokens, store, indexer, outbox)
+        self._server = make_server(create_app(backend), config.server, self._stopping, self.metrics.refuse)
+        write_json(folder / "serving.json", {**self.facts(), "pid": os.getpid()})
+        self._undo.callback((folder / "serving.json").unlink, missing_ok=True)
+
+    def _ledger(self, folder: Path) -> Ledger:
+        path = folder / "key.pem"
+        key = SigningKey.load(path) if path.exists() else SigningKey.create(path)
+        return self._undo.enter_context(Ledger.open(folder / "ledger", key))
+
+    def _tokens(self, folder: Path) -> TokenFile:
+        path = self.config.token_file
+        if not path.exists() or not path.stat().st_size:
+            self.notice = str(first_tokens(path, folder / "tokens"))
+        file = TokenFile(path)
+        if not len(file.current()):
+            self.notice = str(first_tokens(path, folder / "tokens"))
+            file = TokenFile(path)
+        return file
+
+    def _begun(self, ledger: Ledger) -> None:
+        """Writes down who decides from now on, and in which mode."""
+        import importlib.metadata
+
+        versions = {name: importlib.metadata.version(name) for name in ("phalanx", "jax")}
+        mode = "enforce" if self.config.policy.enforce else "shadow"
+        ledger.append_many(
+            [
+                ("model", {"digest": self._model.digest, "versions": versions}),
+                ("mode", {"mode": mode, "why": "start"}),
+            ]
+        )
+
+    def _send(self, indexer: Indexer, commands: Sequence[Command]) -> None:
+        self.metrics.page(sum(command.action == "page" for command in commands))
+        indexer.send(commands)
+
+    def _worker_ended(self) -> None:
+        if self._server is not None:
+            self._server.should_exit = True
+
+    def _outbox(self, store: Store) -> Outbox:
+        outbox = Outbox(store, self.config.destinations, self._clock)
+        given_up = outbox.give_up_unlisted()
+        if given_up:
+            _LOG.warning("%d messages waited for destinations that are not listed any more", given_up)
+        if self.config.destinations:
+            self._delivery = Delivery(store, outbox, self._clock, gave_up=self._gave_up)
+            self._undo.callback(self._delivery.stop)
+            return Outbox(store, self.config.destinations, self._clock, woken=self._delivery.wake)
+        return outbox
+
+    def _gave_up(self, destination: str, why: str) -> None:
+        """A message never arrived: an operator is called, by whatever still works."""
+        about = f"{destination}: {why}"
+        with contextlib.suppress(UnavailableError):
+            self.worker.act(lambda desk: desk.act(lambda safety: safety.page("delivery", why=about)))
+
+    def _backend(
+        self, ledger: Ledger, tokens: TokenFile, store: Store, indexer: Indexer, outbox: Outbox
+    ) -> Backend:
+        worker, config, watching = self.worker, self.config, self.watching
+        intake = Intake(Admission(redact_event, self._clock.wall_ns), worker, self.metrics)
+        self.metrics.source = Source(
+            lambda: replace(worker.status, synced=ledger.synced),
+            admission=intake.admission.counts,
+            depth=lambda: worker.depth,
+            room=config.queue.events,
+            dropped=lambda: worker.turned_away,
+            watch=lambda: watching.watch.values,
+            backlog=lambda: _backlog(outbox),
+            index_lag=lambda: indexer.lag,
+        )
+
+        def notes() -> list[str]:
+            return [*watching.notes(), *(["index-behind"] if indexer.problem else [])]
+
+        return Backend(
+            intake=intake,
+            worker=worker,
+            tokens=tokens.current,
+            metrics=self.metrics,
+            index=StoreIndex(store, indexer),
+            head=lambda: ledger.head,
+            label=watching.label,
+            resumed=watching.resumed,
+            notes=notes,
+            redact=redact,
+            config=config.http,
+            stopping=self._stopping,
+        )
+
+
+def serve(config: ServeConfig, model: Callable[[], Model]) -> Mapping[str, Any]:
+    """Serves until a signal ends it.
+
+    Returns:
+        What it was, at its end.
+
+    Raises:
+        PhalanxError: see ``Service.open`` and ``Service.run``.
+    """
+    with Service.open(config, model) as service:
+        facts = service.facts()
+        made = "new tokens in" if service.notice else "tokens:"
+        _LOG.info("serving %s in %s mode; %s %s", facts["url"], facts["mode"], made, facts["tokens"])
+        service.run()
+        return service.facts()
+
+
+def _backlog(outbox: Outbox) -> float:
+    try:
+        return sum(states.get("waiting", 0) for states in outbox.counts().values())
+    except PhalanxError:  # the database is away, which ``index_lag`` shows
+        return math.nan
+
+
+def _slots(settings: Path, config: ServeConfig) -> int:
+    """Processes remembered: what a folder was begun with, for else its decisions would not come out again."""
+    if not settings.exists():
+        return config.slots or EngineConfig().slots
+    try:
+        slots = int(json.loads(settings.read_text())["slots"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise RunError(f"{settings}: damaged. Restore it, or name another --folder") from None
+    if config.slots not in (None, slots):
+        raise UsageError(
+            f"--slots {config.slots}: {settings.parent} was begun with {slots}, and its decisions depend on it. Give "
+            "that, or another --folder"
+        )
+    return slots

@@ -1,0 +1,239 @@
+"""The index follows the ledger: live, after a kill at any point, while its database is away, when it is too slow."""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from service.desks import decision, event
+from service.hands import Hands
+from service.ledgers import key_of
+
+from phalanx.errors import DataError
+from phalanx.service import indexing
+from phalanx.service.commands import Command
+from phalanx.service.http_asks import Query
+from phalanx.service.indexing import Indexer, StoreIndex
+from phalanx.service.ledger import Ledger
+from phalanx.service.ledger_bodies import batch_body
+from phalanx.service.outbox import Outbox
+from phalanx.service.policy import SafetyPolicy
+from phalanx.service.safety import Safety
+from phalanx.service.store import Found, Store
+from phalanx.types import Verdict
+
+WANTS = ("allow", "alert", "block", "quarantine")
+
+
+class Clerk:
+    """Decides, writes down, considers and hands on, as the desk does, without a committee."""
+
+    def __init__(self, folder: Path, store: Store | None = None) -> None:
+        self.folder = folder
+        self.store = store or Store.open(str(folder / "decisions.sqlite"))
+        self.ledger = Ledger.open(folder / "ledger", key_of(0))
+        self.put: list[Command] = []
+        self.number = 0
+        self.safety = Safety(
+            SafetyPolicy(
+                enforce=True, alert_repeat_s=0, restrictions_per_host=1000, restrictions_per_fleet=1000
+            ),
+            Hands(),
+            journal=lambda bodies: self.ledger.append_many([("operator", body) for body in bodies]) and None,
+        )
+        self.indexer = self.start()
+
+    def start(self) -> Indexer:
+        self.indexer = Indexer(
+            self.store,
+            self.folder / "ledger",
+            lambda: self.ledger.head.height,
+            put=self.taken,
+        )
+        return self.indexer
+
+    def taken(self, commands: Sequence[Command], height: int) -> None:
+        Outbox(self.store, (), Hands()).put(commands, height)
+        self.put.extend(commands)
+
+    def decide(self, n: int, *, told: bool = True) -> None:
+        events = [
+            replace(event(i, want=WANTS[i % 4], path=f"/{i}"), subject=f"p{i}")
+            for i in range(self.number, self.number + n)
+        ]
+        self.number += n
+        decisions = [decision(each) for each in events]
+        height = self.ledger.append("batch", batch_body(events, decisions, f=1, mode="enforce")).height
+        outcomes = []
+        for one, of in zip(events, decisions, strict=True):
+            outcomes.append(self.safety.consider(of, one, height))
+            if told:
+                self.indexer.send(outcomes[-1].commands)
+        if told:
+            self.indexer.index(height, events, decisions, outcomes)
+
+    def close(self) -> None:
+        assert self.indexer.stop(60)
+        self.ledger.close()
+        self.store.close()
+
+
+def everything(store: Store) -> list[Found]:
+    return list(store.find(limit=1000).items)
+
+
+def expected(tmp_path: Path, batches: Sequence[int]) -> list[Found]:
+    """What an index that was never behind has."""
+    clerk = Clerk(tmp_path / "never-behind")
+    for n in batches:
+        clerk.decide(n)
+    clerk.indexer.start()
+    assert clerk.indexer.wait(60)
+    found = everything(clerk.store)
+    clerk.close()
+    return found
+
+
+@pytest.fixture
+def clerk(tmp_path: Path) -> Any:
+    (tmp_path / "live").mkdir()
+    (tmp_path / "never-behind").mkdir()
+    return Clerk(tmp_path / "live")
+
+
+def test_what_is_decided_is_found_with_what_it_led_to(clerk: Clerk) -> None:
+    clerk.indexer.start()
+    clerk.decide(4)
+    look = StoreIndex(clerk.store, clerk.indexer, wait_s=60)
+    for number, (effect, reasons) in enumerate(
+        [("none", []), ("alert", []), ("block", []), ("ask", ["approval"])]
+    ):
+        found = look.decision(f"e{number}")
+        assert found is not None and found.event_id == f"e{number}" and found.verdict == WANTS[number]
+        assert (found.effect, found.would, found.reasons) == (effect, effect, reasons)
+        assert bool(found.restriction) == (number > 1)
+    assert look.decision("none") is None
+    page = look.page(Query(least=Verdict.BLOCK, limit=1))
+    assert [each.event_id for each in page.decisions] == ["e3"] and page.next
+    page = look.page(Query(least=Verdict.BLOCK, limit=1, after=page.next))
+    assert [each.event_id for each in page.decisions] == ["e2"] and page.next is None
+    assert clerk.indexer.lag == 0 and clerk.store.last_height("sent") == clerk.ledger.head.height
+    assert [command.action for command in clerk.put] == ["alert", "deny", "ask"]
+    assert {each.state.value for each in clerk.store.restrictions()} == {"active", "pending"}
+    clerk.close()
+
+
+@pytest.mark.parametrize("at", [0, 1, 3])
+def test_what_a_kill_left_out_is_read_from_the_ledger(clerk: Clerk, tmp_path: Path, at: int) -> None:
+    clerk.indexer.start()
+    for n in (3, 5, 4)[:at]:
+        clerk.decide(n)
+    assert clerk.indexer.wait(60) and clerk.indexer.stop(60)
+    for n in (3, 5, 4)[at:]:
+        clerk.decide(n, told=False)
+    clerk.start().start()  # another process, later
+    assert clerk.indexer.wait(60)
+    clerk.decide(2)
+    assert clerk.indexer.wait(60)
+    assert everything(clerk.store) == expected(tmp_path, (3, 5, 4, 2))
+    clerk.close()
+
+
+def test_a_slow_store_is_caught_up_from_the_ledger(
+    clerk: Clerk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexing, "_BATCHES", 2)
+    gate, insert = threading.Event(), clerk.store.insert
+
+    def slow(*given: Any, **named: Any) -> bool:
+        gate.wait(60)
+        return insert(*given, **named)
+
+    monkeypatch.setattr(clerk.store, "insert", slow)
+    clerk.indexer.start()
+    for _ in range(9):
+        clerk.decide(2)
+    assert clerk.indexer.lag > 0
+    gate.set()
+    assert clerk.indexer.wait(60)
+    clerk.decide(3)
+    assert clerk.indexer.wait(60)
+    monkeypatch.undo()
+    assert [(f.height, f.event, f.decision) for f in everything(clerk.store)] == [
+        (f.height, f.event, f.decision) for f in expected(tmp_path, (*[2] * 9, 3))
+    ]
+    clerk.close()
+
+
+def failing_times(call: Callable[..., Any], times: int) -> Callable[..., Any]:
+    left = [times]
+
+    def failing(*given: Any, **named: Any) -> Any:
+        if left[0]:
+            left[0] -= 1
+            raise DataError("the database is away")
+        return call(*given, **named)
+
+    return failing
+
+
+@pytest.mark.parametrize("method", ["insert", "writing", "last_height"])
+def test_a_store_that_is_away_loses_nothing(
+    clerk: Clerk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    monkeypatch.setattr(clerk.store, method, failing_times(getattr(clerk.store, method), 2))
+    clerk.indexer.start()
+    for n in (4, 4, 4):
+        clerk.decide(n)
+    while clerk.indexer.lag or clerk.indexer.problem or clerk.indexer._waiting:
+        clerk.indexer._changed.acquire()
+        clerk.indexer._changed.wait(0.1)
+        clerk.indexer._changed.release()
+    assert [(f.height, f.event) for f in everything(clerk.store)] == [
+        (f.height, f.event) for f in expected(tmp_path, (4, 4, 4))
+    ]
+    assert [command.action for command in clerk.put] == ["alert", "deny", "ask"] * 3
+    assert clerk.store.last_height("sent") == clerk.ledger.head.height
+    clerk.close()
+
+
+def test_an_end_while_the_store_is_away_does_not_hang(clerk: Clerk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clerk.store, "last_height", failing_times(clerk.store.last_height, 10**9))
+    clerk.indexer.start()
+    clerk.decide(4)
+    while not clerk.indexer.problem:
+        pass
+    assert not clerk.indexer.wait(0.01) or clerk.indexer.problem  # whoever asks is not kept waiting
+    clerk.close()
+
+
+def test_old_decisions_are_forgotten(clerk: Clerk, monkeypatch: pytest.MonkeyPatch) -> None:
+    clerk.indexer = Indexer(
+        clerk.store,
+        clerk.folder / "ledger",
+        lambda: clerk.ledger.head.height,
+        put=lambda commands, height: None,
+        wall_ns=lambda: 10**18 + 3 * 86_400 * 10**9,
+        days=2.0,
+    )
+    clerk.decide(4)
+    clerk.indexer.start()
+    while clerk.indexer.lag or everything(clerk.store):
+        pass
+    assert clerk.store.last_height() > 0
+    clerk.close()
+
+
+def test_what_was_written_down_and_never_given_is_found_when_it_is_said(clerk: Clerk, tmp_path: Path) -> None:
+    clerk.indexer.start()
+    clerk.decide(3)
+    clerk.decide(5, told=False)  # the disk was full between the ledger's entry and what followed from it
+    clerk.indexer.look()
+    clerk.decide(2)
+    assert clerk.indexer.wait(60)
+    assert [(f.height, f.event) for f in everything(clerk.store)] == [
+        (f.height, f.event) for f in expected(tmp_path, (3, 5, 2))
+    ]
+    clerk.close()
