@@ -1,7 +1,7 @@
 """The index follows the ledger: live, after a kill at any point, while its database is away, when it is too slow."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,9 @@ class Clerk:
             put=self.taken,
         )
         return self.indexer
+
+    def written(self, bodies: Sequence[Mapping[str, Any]]) -> None:
+        self.ledger.append_many([("operator", body) for body in bodies])
 
     def taken(self, commands: Sequence[Command], height: int) -> None:
         Outbox(self.store, (), Hands()).put(commands, height)

@@ -73,7 +73,11 @@ def asked(here: Site, path: Any, examples: int, token: str | None = "") -> None:
     )
     given_headers = {"Authorization": f"Bearer {TOKENS.get(path.scope, '')}"} if token == "" else {}
 
-    @settings(max_examples=examples, suppress_health_check=list(HealthCheck), deadline=None)
+    @settings(
+        max_examples=examples,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+        deadline=None,
+    )
     @given(case=cases)
     def ask(case: Any) -> None:
         if case.headers:

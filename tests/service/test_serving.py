@@ -128,7 +128,7 @@ def test_a_service_over_its_life(tmp_path: Path) -> None:
     live.post("/v1/events", sent(80, "b"), "ingest")
     health = live.client.get("/healthz").json()
     assert health["mode"] == "shadow" and "fallback" in health["notes"] and "drift-score" in health["notes"]
-    assert "distribution" in live.service.desk.safety.state.fallback
+    assert "distribution" in str(live.service.desk.safety.state.fallback)
     pages = [
         e.body for e in read_entries(folder / "ledger") if e.kind == "operator" and e.body["act"] == "page"
     ]

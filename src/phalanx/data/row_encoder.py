@@ -57,8 +57,9 @@ class RowEncoder:
             source = ids.column.source
             category[:, index] = [ids.of(row.get(source)) for row in rows]
         raw = np.full((len(rows), len(self._numbers)), np.nan, np.float32)
-        for index, number in enumerate(self._numbers):
-            raw[:, index] = [_number(row.get(number.name)) for row in rows]
+        with np.errstate(over="ignore"):  # what float32 does not hold is infinite, and cut by the scale
+            for index, number in enumerate(self._numbers):
+                raw[:, index] = [_number(row.get(number.name)) for row in rows]
         return category, scale_numbers(raw, self._numbers, np)
 
 

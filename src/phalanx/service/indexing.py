@@ -205,14 +205,17 @@ class Indexer:
                 self._batches -= isinstance(item, _Batch)
 
     def _catch_up(self) -> None:
-        """Reads from the ledger what the store lacks."""
+        """Reads from the ledger what the store lacks, up to what was given: what later batches lead to is not all there
+        yet."""
         batch: _Read | None = None
-        read = 0
+        read, goal = 0, self._given
         self._has(self._store.last_height())
         for entry in read_entries(self._ledger, self._indexed + 1):
             if self._stopping:
                 raise _StoppedError  # the next start goes on from what the store has
             if entry.kind == "batch":
+                if entry.height > goal:
+                    break
                 self._insert(batch)
                 batch = _Read(entry.height, entry.body)
             elif batch is not None:

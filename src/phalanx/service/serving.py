@@ -24,7 +24,7 @@ from phalanx.service.app import create_app
 from phalanx.service.clock import Clock, SystemClock
 from phalanx.service.commands import Command
 from phalanx.service.delivery import Delivery
-from phalanx.service.desk import Desk, DeskConfig
+from phalanx.service.desk import Answer, Desk, DeskConfig
 from phalanx.service.drift import WatchConfig
 from phalanx.service.endpoints import Backend, HttpConfig
 from phalanx.service.engine import EngineConfig
@@ -37,6 +37,7 @@ from phalanx.service.metrics import Metrics, Source
 from phalanx.service.model import Model
 from phalanx.service.outbox import Outbox
 from phalanx.service.policy import SafetyPolicy
+from phalanx.service.records import LiveEvent
 from phalanx.service.redaction import redact, redact_event
 from phalanx.service.store import Store
 from phalanx.service.syncing import LedgerBrokenError
@@ -244,10 +245,7 @@ class Service:
             self.desk,
             config.queue,
             batch=config.batch,
-            decided=lambda events, answers, took_s: (
-                self.metrics.batch(answers, took_s),
-                watching.decided(events, answers),
-            ),
+            decided=self._decided,
             failed=indexer.look,
             ticked=lambda desk: watching.ticked(),
             ended=self._worker_ended,
@@ -284,6 +282,10 @@ class Service:
                 ("mode", {"mode": mode, "why": "start"}),
             ]
         )
+
+    def _decided(self, events: Sequence[LiveEvent], answers: Sequence[Answer], took_s: float) -> None:
+        self.metrics.batch(answers, took_s)
+        self.watching.decided(events, answers)
 
     def _send(self, indexer: Indexer, commands: Sequence[Command]) -> None:
         self.metrics.page(sum(command.action == "page" for command in commands))

@@ -260,7 +260,7 @@ class Worker:
             self._decide(batch)
         if self._desk.ledger.broken:
             raise LedgerBrokenError(self._desk.ledger.broken)
-        if actions or not self._waiting or time.monotonic() >= self._next_status:
+        if not self._waiting or time.monotonic() >= self._next_status:
             self.status = status_of(self._desk)
             self._next_status = time.monotonic() + _STATUS_S
         return True
@@ -326,7 +326,9 @@ class Worker:
 
     def _act(self, action: Callable[[Desk], Any], future: "Future[Any]") -> None:
         try:
-            future.set_result(action(self._desk))
+            result = action(self._desk)
+            self.status = status_of(self._desk)  # before anybody hears of it
+            future.set_result(result)
         except LedgerBrokenError as problem:
             future.set_exception(problem)
             raise
