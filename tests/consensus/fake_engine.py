@@ -3,6 +3,7 @@
 Everything between the engine and the application is the real thing: messages, extension signatures, last commits.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,12 @@ def events(batch: int, count: int = 4) -> tuple[LiveEvent, ...]:
         )
         for i in range(count)
     )
+
+
+def block_hash(txs: Sequence[bytes], commit: abci.CommitInfo) -> bytes:
+    """Names a block, as the engine's own hash does."""
+    parts = [hashlib.sha256(tx).digest() for tx in txs]
+    return hashlib.sha256(b"".join(parts) + commit.SerializeToString(deterministic=True)).digest()
 
 
 @dataclass
@@ -200,7 +207,10 @@ class Committee:
     def accepts(self, place: int, txs: Sequence[bytes], commit: abci.CommitInfo | None = None) -> bool:
         """Whether a node votes for a proposal."""
         request = abci.RequestProcessProposal(
-            txs=txs, proposed_last_commit=commit or self.commit_info(), height=self.height + 1
+            hash=block_hash(txs, commit or self.commit_info()),
+            txs=txs,
+            proposed_last_commit=commit or self.commit_info(),
+            height=self.height + 1,
         )
         answer = self.nodes[place].application.handle("process_proposal", request)
         return answer.status == abci.ResponseProcessProposal.ACCEPT
@@ -224,7 +234,9 @@ class Committee:
         height, commit = self.height + 1, self.commit_info()
         found = {}
         for node in self.alive:
-            request = abci.RequestExtendVote(hash=b"h", height=height, txs=txs, proposed_last_commit=commit)
+            request = abci.RequestExtendVote(
+                hash=block_hash(txs, commit), height=height, txs=txs, proposed_last_commit=commit
+            )
             own = node.application.handle("extend_vote", request).vote_extension
             sent = extensions(node.place, own)
             signature = node.validator.sign(sign_bytes(self.chain.name, height, round_, sent))
@@ -251,7 +263,10 @@ class Committee:
 
     def finalize(self, node: Node, block: Decided) -> abci.ResponseFinalizeBlock:
         request = abci.RequestFinalizeBlock(
-            txs=block.txs, decided_last_commit=block.commit, height=block.height
+            hash=block_hash(block.txs, block.commit),
+            txs=block.txs,
+            decided_last_commit=block.commit,
+            height=block.height,
         )
         answer = node.application.handle("finalize_block", request)
         assert len(answer.tx_results) == len(block.txs)

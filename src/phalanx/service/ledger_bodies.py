@@ -92,7 +92,7 @@ def batch_body(
     f: int,
     mode: str,
     consensus: Mapping[str, Any] | None = None,
-    events_text: str | None = None,
+    encoded: tuple[str, str] | None = None,
 ) -> dict[str, Any]:
     """The body of a batch's entry.
 
@@ -102,7 +102,7 @@ def batch_body(
         f: faults that the voting rule tolerates, n >= 3f + 1.
         mode: of the service when it decided: ``shadow`` or ``enforce``.
         consensus: where a network of nodes decided, and by whose signed votes; JSON.
-        events_text: canonical JSON of the events, where they were encoded before; the body is then an ``Encoded`` one.
+        encoded: digest and canonical JSON of the events, where they were encoded before; makes an ``Encoded`` body.
 
     Raises:
         DataError: a decision is not that of its event, or a number has no form in JSON.
@@ -126,7 +126,7 @@ def batch_body(
             )
     forms = [event_to_json(event) for event in events]
     body: dict[str, Any] = {
-        "digest": _digest(forms) if events_text is None else digest("batch", events_text),
+        "digest": _digest(forms) if encoded is None else encoded[0],
         "events": forms,
         "decisions": [_decision_to_json(decision) for decision in decisions],
         "f": f,
@@ -134,7 +134,7 @@ def batch_body(
     }
     if consensus is not None:
         body["consensus"] = dict(consensus)
-    return body if events_text is None else Encoded(body, {"events": events_text})
+    return body if encoded is None else Encoded(body, {"events": encoded[1]})
 
 
 def events_of(body: Mapping[str, Any]) -> tuple[LiveEvent, ...]:

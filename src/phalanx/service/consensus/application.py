@@ -27,6 +27,7 @@ from phalanx.service.statements import equivocation
 __all__ = ["Application"]
 
 _LOG = logging.getLogger(__name__)
+_ROUNDS = 8  # blocks of one height that are remembered
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class Application:
         self._voter = voter
         self._publish = publish
         self._accuse = accuse
+        self._examined: dict[bytes, tuple[Block, Batch | None]] = {}
         self._heard: dict[tuple[int, bytes], bytes] = {}
         self._lock = threading.Lock()
         self._state, self._recent = restore(chain, folder, ledger.head)
@@ -168,11 +170,10 @@ class Application:
     def _process_proposal(self, request: abci.RequestProcessProposal) -> abci.ResponseProcessProposal:
         status = abci.ResponseProcessProposal.REJECT
         try:
-            block = self._examine(request.txs, request.height, request.proposed_last_commit)
+            block, batch = self._examine(request, request.proposed_last_commit)
             if block.flaw is None:
                 status = abci.ResponseProcessProposal.ACCEPT
-                if block.submissions:
-                    batch = Batch(request.height, block.submissions)
+                if batch is not None:
                     self._voter.ask(batch.digest, batch.events)
             else:
                 self.counters["refused/proposal"] += 1
@@ -193,10 +194,9 @@ class Application:
         return abci.ResponseExtendVote(vote_extension=extension)
 
     def _own_votes(self, request: abci.RequestExtendVote) -> bytes:
-        block = self._examine(request.txs, request.height, request.proposed_last_commit)
-        if not block.submissions:
+        _, batch = self._examine(request, request.proposed_last_commit)
+        if batch is None:
             return b""
-        batch = Batch(request.height, block.submissions)
         ballot = batch.ballot(self._chain)
         vote = self._voter.votes(ballot.batch, batch.events)
         if vote is None:
@@ -220,14 +220,13 @@ class Application:
 
     def _finalize_block(self, request: abci.RequestFinalizeBlock) -> abci.ResponseFinalizeBlock:
         state = self._state
-        block = self._examine(request.txs, request.height, request.decided_last_commit)
+        block, ordered = self._examine(request, request.decided_last_commit)
         for lie in request.misbehavior:
             self.counters["misbehavior"] += 1
             _LOG.error("the engine has evidence against %s: %s", lie.validator.address.hex(), lie)
         if block.flaw is not None:
             self.counters["flawed/block"] += 1
             _LOG.error("block %d was decided in spite of: %s", request.height, block.flaw)
-        ordered = Batch(request.height, block.submissions) if block.submissions else None
         head, body, verdicts = state.head, None, ()
         if state.pending is not None:
             body, verdicts = self._decide(state.pending, request.height, block.box, ordered)
@@ -256,7 +255,12 @@ class Application:
         decisions = decide_batch(batch.events, votes, chain.f)
         told = consensus_body(chain, batch, height, box, votes, ordered)
         body = batch_body(
-            batch.events, decisions, f=chain.f, mode=chain.mode, consensus=told, events_text=batch.text
+            batch.events,
+            decisions,
+            f=chain.f,
+            mode=chain.mode,
+            consensus=told,
+            encoded=(batch.digest, batch.text),
         )
         return body, [int(decision.verdict) for decision in decisions]
 
@@ -288,12 +292,25 @@ class Application:
         if pending is not None:
             self._voter.take(pending.events)
         self._state = found.state
+        self._examined = {}
         return abci.ResponseCommit()
 
-    def _examine(self, txs: Sequence[bytes], height: int, commit: abci.CommitInfo) -> Block:
-        if height != self._state.height + 1:
-            raise DataError(f"a block of height {height} after one of height {self._state.height}")
-        return examine(self._chain, self._state, self._recent, txs, commit)
+    def _examine(
+        self,
+        request: abci.RequestProcessProposal | abci.RequestExtendVote | abci.RequestFinalizeBlock,
+        commit: abci.CommitInfo,
+    ) -> tuple[Block, Batch | None]:
+        """What a block says and orders; worked out once a block, which its hash names."""
+        if request.height != self._state.height + 1:
+            raise DataError(f"a block of height {request.height} after one of height {self._state.height}")
+        found = self._examined.get(request.hash)
+        if found is None:
+            block = examine(self._chain, self._state, self._recent, request.txs, commit)
+            batch = Batch(request.height, block.submissions) if block.submissions else None
+            if len(self._examined) >= _ROUNDS:
+                self._examined.clear()
+            found = self._examined[request.hash] = block, batch
+        return found
 
 
 def _fits(extension: bytes) -> bool:
