@@ -198,6 +198,19 @@ def test_approved_late_it_counts_from_then() -> None:
     assert service.decide("block", subject="q").effect.value == "block"
 
 
+def test_a_rate_is_free_again_once_the_oldest_is_an_hour_old() -> None:
+    service = Service(dataclasses.replace(ENFORCING, restrictions_per_host=2))
+    service.decide("block", subject="a")
+    service.hands.pass_s(1_800)
+    service.decide("block", subject="b")
+    assert service.decide("block", subject="c").reasons == ("host-rate",)
+    service.hands.pass_s(1_799)
+    assert service.decide("block", subject="c").reasons == ("host-rate",)
+    service.hands.pass_s(1)
+    assert service.decide("block", subject="c").effect.value == "block"
+    assert service.decide("block", subject="d").reasons == ("host-rate",)
+
+
 @pytest.mark.parametrize("zero", ["restrictions_per_host", "restrictions_per_fleet"])
 def test_a_rate_of_zero_restricts_nothing(zero: str) -> None:
     service = Service(dataclasses.replace(ENFORCING, **{zero: 0}))
