@@ -352,8 +352,10 @@ def test_secrets_are_told_by_the_names_of_attributes() -> None:
         "env": "A=1 API_KEY=abc",
         "secret": "x" * 9_000,
     }
-    for _ in range(2):  # the second time from what is remembered
-        found = Admission(redact_event, lambda: NOW).admit(json.dumps(form).encode())
+    taken = Admission(redact_event, lambda: NOW)
+    for value in (1234, 7, "x", 1234):  # later ones from what is remembered
+        found = taken.admit(json.dumps({**form, "password": value, "uid": value}).encode())
         assert isinstance(found, LiveEvent)
         assert found.attributes["password"] == found.attributes["secret"] == "***"
+        assert found.attributes["uid"] == value
         assert (found.attributes["command"], found.attributes["env"]) == ("mysql -p***", "A=1 API_KEY=***")

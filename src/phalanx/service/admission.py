@@ -135,7 +135,7 @@ class Admission:
         self.limits = limits
         self.counts: Counter[str] = Counter()
         self._redact, self._wall_ns = redact, wall_ns
-        self._clean: set[tuple[str, str]] = set()
+        self._clean: set[tuple[str, str] | str] = set()
 
     def split(self, body: bytes, *, lines: bool) -> list[tuple[str, bytes]] | Refused:
         """The events of a body, each with its place in words, not yet looked at.
@@ -301,7 +301,8 @@ class Admission:
             if name in _OWN:
                 continue
             role = _role(name)
-            if role is None or self._redacted({"": name})[""] != name:
+            clean = ("", name) in self._clean
+            if role is None or not (clean or self._redacted({"": name})[""] == name):
                 raise _RefusalError(
                     Reason.NAME,
                     f": the name at position {position} is none",
@@ -342,19 +343,30 @@ class Admission:
         return value[: self.limits.text]
 
     def _redacted(self, values: dict[str, Value]) -> dict[str, Value]:
-        """The values without secrets, by the names that they have."""
+        """The values without secrets, by the names that they have.
+
+        What came through unchanged is remembered, for paths and names come again and again; a secret never is. Of what
+        is no text it is the name that counts: that of a secret, or not.
+        """
         clean = self._clean
-        unknown = {name: value for name, value in values.items() if (name, value) not in clean}
+        unknown = {
+            name: value
+            for name, value in values.items()
+            if ((name, value) if type(value) is str else name) not in clean
+        }
         if not unknown:
             return values
         redacted = self._redact(LiveEvent("", 0, "", "", "", attributes=unknown)).attributes
+        if len(clean) >= _REMEMBERED:
+            clean.clear()
         for name, value in unknown.items():
             if redacted[name] != value:
                 self.counts["redacted"] += 1
-            elif isinstance(value, str) and len(value) <= self.limits.name:
-                if len(clean) >= _REMEMBERED:
-                    clean.clear()
-                clean.add((name, value))  # paths and names come again and again; a secret is never kept
+            elif not isinstance(value, str):
+                if value is not None and not isinstance(value, bool):
+                    clean.add(name)
+            elif len(value) <= self.limits.name:
+                clean.add((name, value))
         return {name: redacted.get(name, value) for name, value in values.items()}
 
 
