@@ -242,7 +242,8 @@ def streamed(server: Server) -> None:
     with socket.create_connection(("127.0.0.1", port), 20) as connection:
         connection.settimeout(60)
         head = (
-            "POST /v1/stream HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\ncontent-type: application/x-ndjson\r\n"
+            "POST /v1/stream HTTP/1.1\r\nhost: x\r\n"
+            "transfer-encoding: chunked\r\ncontent-type: application/x-ndjson\r\n"
             f"authorization: Bearer {server.tokens['ingest']}\r\n\r\n"
         )
         connection.sendall(head.encode())
