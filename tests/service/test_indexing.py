@@ -41,7 +41,7 @@ class Clerk:
                 enforce=True, alert_repeat_s=0, restrictions_per_host=1000, restrictions_per_fleet=1000
             ),
             Hands(),
-            journal=lambda bodies: self.ledger.append_many([("operator", body) for body in bodies]) and None,
+            journal=self.written,
         )
         self.indexer = self.start()
 
