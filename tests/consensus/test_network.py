@@ -258,6 +258,18 @@ def test_a_network_is_made_once_whole_and_its_keys_are_its_owners(tmp_path: Path
     assert os.stat(tmp_path / "n").st_mode & 0o077 == 0
 
 
+@pytest.mark.network
+def test_nodes_listen_where_they_are_told_and_are_wrapped_in_words(tmp_path: Path) -> None:
+    create_network(tmp_path / "n", 1)
+    with pytest.raises(UsageError, match="give one a node"):
+        Network(tmp_path / "n", addresses=[])
+    wrap = {0: ["env", "PHALANX_TEST_WRAPPED=yes"]}
+    with Network(tmp_path / "n", addresses=["127.0.0.2:0"], wrap=wrap) as network:
+        for pid in network.nodes[0].pids:
+            assert b"PHALANX_TEST_WRAPPED=yes" in Path(f"/proc/{pid}/environ").read_bytes()
+        assert "127.0.0.2:0" in (tmp_path / "n" / "node0" / "config" / "config.toml").read_text()
+
+
 def test_without_an_engine_a_network_is_refused_and_says_how_to_get_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,13 +98,22 @@ class Network:
     Args:
         folder: that ``create_network`` made.
         environment: further variables for each node's application, by place (drills).
+        addresses: where the engines listen for one another, ``host:port``, one a node; None: free ports of 127.0.0.1.
+        wrap: words before a node's commands, by place, as in ``Supervised`` (drills).
 
     Raises:
         RunError: the folder is no network.
-        UsageError: there is no consensus engine; the error says how to get one.
+        UsageError: there is no consensus engine, the error says how to get one; or not one address a node.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[int, Mapping[str, str]] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        environment: Mapping[int, Mapping[str, str]] | None = None,
+        *,
+        addresses: Sequence[str] | None = None,
+        wrap: Mapping[int, Sequence[str]] | None = None,
+    ) -> None:
         binary = engine.find()
         form = read_structured(folder / _FILE, "network's file")
         if not isinstance(form, dict) or form.get("format") != _FORMAT:
@@ -113,9 +122,12 @@ class Network:
         self.chain = Chain.from_json(form["chain"])
         self._peers: Mapping[str, str] = form["peers"]
         self._client: Client | None = None
-        drills = environment or {}
+        if addresses is not None and len(addresses) != self.chain.n:
+            raise UsageError(f"{len(addresses)} addresses for {self.chain.n} nodes; give one a node")
+        self._addresses = addresses
+        drills, words = environment or {}, wrap or {}
         self.nodes = tuple(
-            Supervised(folder / member.name, binary, drills.get(place))
+            Supervised(folder / member.name, binary, drills.get(place), wrap=words.get(place, ()))
             for place, member in enumerate(self.chain.members)
         )
 
@@ -215,11 +227,9 @@ class Network:
             return False
 
     def _configure(self) -> None:
-        """Gives the engines ports that are free now."""
-        ports = _free_ports(self.chain.n)
-        addresses = {
-            member.name: f"{_LOOPBACK}:{port}" for member, port in zip(self.chain.members, ports, strict=True)
-        }
+        """Gives the engines their addresses, or ports that are free now."""
+        given = self._addresses or [f"{_LOOPBACK}:{port}" for port in _free_ports(self.chain.n)]
+        addresses = {member.name: address for member, address in zip(self.chain.members, given, strict=True)}
         for name in addresses:
             peers = [f"{self._peers[other]}@{addresses[other]}" for other in addresses if other != name]
             text = engine.configuration(moniker=name, p2p=addresses[name], peers=peers)

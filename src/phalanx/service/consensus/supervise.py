@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from phalanx.errors import RunError
@@ -35,14 +35,23 @@ class Supervised:
         folder: of the node.
         engine: the binary.
         environment: further variables for the application.
+        wrap: words before both commands, which must end in a call of exec: ``ip netns exec x0``, ``nice``.
 
     Attributes:
         environment: of the application, from its next start on.
         restarts: how often the node was started again.
     """
 
-    def __init__(self, folder: Path, engine: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        engine: Path,
+        environment: Mapping[str, str] | None = None,
+        *,
+        wrap: Sequence[str] = (),
+    ) -> None:
         self.restarts = 0
+        self._wrap = tuple(wrap)
         self._folder = folder
         self._engine_path = engine
         self.environment = dict(environment or {})
@@ -118,7 +127,7 @@ class Supervised:
     def _start_application(self) -> None:
         with open(self._folder / "node.log", "ab") as log, self._lock:
             self._application = subprocess.Popen(
-                [sys.executable, "-m", "phalanx.service.consensus", str(self._folder)],
+                [*self._wrap, sys.executable, "-m", "phalanx.service.consensus", str(self._folder)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -149,7 +158,7 @@ class Supervised:
         (self._folder / RPC_SOCKET).unlink(missing_ok=True)
         with open(self._folder / "engine.log", "ab") as log, self._lock:
             self._engine = subprocess.Popen(
-                [self._engine_path, "start", "--home", "."],
+                [*self._wrap, self._engine_path, "start", "--home", "."],
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
