@@ -4,7 +4,6 @@ Nothing here reads a clock, a file or a random number while it decides: time is 
 was recorded gives the same decisions, however the events came in batches.
 """
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from phalanx.service.records import LiveDecision, LiveEvent
 from phalanx.service.snapshot import read_snapshot, write_snapshot
 from phalanx.types import Verdict
 
-__all__ = ["Engine", "EngineConfig"]
+__all__ = ["Engine", "EngineConfig", "Mark"]
 
 _EVIDENCE = 8
 _REBASE_S = 65_536.0
@@ -49,6 +48,18 @@ class EngineConfig:
     answering: str = "alerts"
 
 
+@dataclass(frozen=True)
+class Mark:
+    """What an engine knew at some moment; see ``Engine.mark``."""
+
+    counters: Mapping[str, int]
+    processes: Processes
+    evidence: Mapping[int, tuple[str, ...]]
+    start_ns: int | None
+    latest_s: float
+    state: LiveState
+
+
 class Engine:
     """Answers events one after the other.
 
@@ -70,7 +81,7 @@ class Engine:
         self.config = config
         self.counters = {"events": 0, "without_memory": 0, "from_the_past": 0}
         self._processes = Processes(config.slots, config.host_share)
-        self._evidence: dict[int, deque[str]] = {}
+        self._evidence: dict[int, tuple[str, ...]] = {}
         self._start_ns: int | None = None
         self._latest_s = 0.0
         self._adopt(model)
@@ -112,18 +123,47 @@ class Engine:
         """Compiles what decides, so that the first events do not wait for it; changes nothing."""
         self._part(())
 
-    def decide(self, events: Sequence[LiveEvent]) -> list[LiveDecision]:
+    def decide(
+        self, events: Sequence[LiveEvent], answered: Sequence[int] | None = None
+    ) -> list[LiveDecision]:
         """The decisions on events, in their order.
 
         Args:
             events: any number.
+            answered: the verdict on each, where others gave it: votes and all else are those of the committee here, and
+                what it remembers is what was answered.
+
+        Raises:
+            UsageError: others' verdicts, and a shield that would have to keep count of its own.
         """
+        if answered is not None and self.model.committee.shield is not None:
+            raise UsageError(
+                "a committee behind a shield cannot follow others' verdicts; serve it without one"
+            )
         decisions: list[LiveDecision] = []
-        while len(decisions) < len(events):
-            decisions += self._part(events[len(decisions) : len(decisions) + self.config.batch])
+        while (done := len(decisions)) < len(events):
+            part = slice(done, done + self.config.batch)
+            decisions += self._part(events[part], None if answered is None else answered[part])
         return decisions
 
-    def _part(self, events: Sequence[LiveEvent]) -> list[LiveDecision]:
+    def mark(self) -> Mark:
+        """What is known now, to go back to."""
+        return Mark(
+            counters=dict(self.counters),
+            processes=self._processes.copy(),
+            evidence=dict(self._evidence),
+            start_ns=self._start_ns,
+            latest_s=self._latest_s,
+            state=_copied(self._state),
+        )
+
+    def back(self, mark: Mark) -> None:
+        """Forgets what came after a mark of this engine; the mark is used up."""
+        self.counters = dict(mark.counters)
+        self._processes, self._evidence = mark.processes, dict(mark.evidence)
+        self._start_ns, self._latest_s, self._state = mark.start_ns, mark.latest_s, mark.state
+
+    def _part(self, events: Sequence[LiveEvent], answered: Sequence[int] | None = None) -> list[LiveDecision]:
         """As many of the first events as can be given a place before it is known how suspicious they are."""
         times, places = [], []
         used: set[int] = set()
@@ -138,7 +178,8 @@ class Engine:
             places.append(place)
             self._count(event, place)
         events = events[: len(places)]
-        self._state, answers = self._run(self._state, self._batch(events, places, times), len(places))
+        given = [-1] * len(places) if answered is None else answered[: len(places)]
+        self._state, answers = self._run(self._state, self._batch(events, places, times, given), len(places))
         return self._explained(events, places, times, jax.tree.map(np.asarray, answers))
 
     def _time_of(self, event: LiveEvent) -> float:
@@ -157,7 +198,11 @@ class Engine:
         self._latest_s = max(own_s, self._latest_s)
 
     def _batch(
-        self, events: Sequence[LiveEvent], places: Sequence[Place], times: Sequence[float]
+        self,
+        events: Sequence[LiveEvent],
+        places: Sequence[Place],
+        times: Sequence[float],
+        answered: Sequence[int],
     ) -> LiveBatch:
         rows = [
             {**event.attributes, "kind": event.kind, "host": event.host, "subject": event.subject}
@@ -179,6 +224,7 @@ class Engine:
             fresh=padded([place.fresh for place in places], bool),
             parent=padded([place.parent for place in places], np.int32),
             time_s=padded(times, np.float32),
+            answered=padded(answered, np.int32),
         )
 
     def _explained(
@@ -220,11 +266,9 @@ class Engine:
     def _evidence_of(self, event: LiveEvent, place: Place) -> tuple[str, ...]:
         if place.slot == self._processes.apart:
             return (event.id,)
-        if place.fresh:
-            self._evidence[place.slot] = deque(maxlen=_EVIDENCE)
-        known = self._evidence[place.slot]
-        known.append(event.id)
-        return tuple(known)
+        before = () if place.fresh else self._evidence[place.slot]
+        self._evidence[place.slot] = (*before, event.id)[-_EVIDENCE:]
+        return self._evidence[place.slot]
 
     def _rebase(self) -> None:
         """Sets the start later where so much time has passed that float32 would lose milliseconds."""
@@ -279,7 +323,7 @@ class Engine:
         head, state = read_snapshot(path, lambda head: self._fitting(path, head))
         self.counters = dict(head["counters"])
         self._processes = Processes.from_dict(head["processes"])
-        self._evidence = {int(slot): deque(ids, maxlen=_EVIDENCE) for slot, ids in head["evidence"]}
+        self._evidence = {int(slot): tuple(ids) for slot, ids in head["evidence"]}
         self._start_ns, self._latest_s = head["start_ns"], head["latest_s"]
         self._state = state
         return dict(head["about"])
@@ -291,3 +335,7 @@ class Engine:
                 f"{path}: a snapshot of another model or other bounds; delete it to start from the ledger"
             )
         return self._path.init()
+
+
+def _copied(state: LiveState) -> LiveState:
+    return jax.tree.map(lambda leaf: leaf.copy(), state)

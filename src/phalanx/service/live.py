@@ -50,6 +50,7 @@ class LiveBatch(eqx.Module):
         event_class: index into ``EVENT_CLASSES``.
         slot, source, fresh, parent: see ``service.processes.Place``.
         time_s: non-decreasing.
+        answered: the verdict where others gave it, -1 where the committee here does.
     """
 
     category: Int[Array | np.ndarray, "*event column"]
@@ -60,6 +61,7 @@ class LiveBatch(eqx.Module):
     fresh: Bool[Array | np.ndarray, "*event"]
     parent: Int[Array | np.ndarray, "*event"]
     time_s: Float[Array | np.ndarray, "*event"]
+    answered: Int[Array | np.ndarray, "*event"]
 
 
 class LiveState(eqx.Module):
@@ -88,7 +90,8 @@ class LiveAnswers(eqx.Module):
     """The committee's answers, padded like the events.
 
     Attributes:
-        verdict, votes, quorum, score, shielded: see ``types.Decision``.
+        verdict, votes, quorum, score, shielded: see ``types.Decision``; the verdict is that of others where they gave
+            it.
         robustness: of each specification that is watched; NaN where it is not known yet.
     """
 
@@ -236,7 +239,7 @@ class LivePath:
         memory, guard, decision, opinion = decide_events(
             committee, state.memory, observation, jnp.int32(0), threshold=threshold, guard=state.guard
         )
-        verdict = decision.action[0]
+        verdict = jnp.where(event.answered < 0, decision.action[0], event.answered)
         known = shield_inputs(committee, observation, opinion.log_probs)
         known |= {name: jnp.asarray(values, jnp.float32)[verdict][None] for name, values in EFFECTS.items()}
         watches, robustness = [], []

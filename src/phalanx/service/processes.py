@@ -158,6 +158,17 @@ class Processes:
             del self._on[name[0]], self._idle_on[name[0]]
         self._unused.append(slot)
 
+    def copy(self) -> "Processes":
+        """A table of its own that knows the same."""
+        other = object.__new__(Processes)
+        other.slots, other.apart, other.of_host = self.slots, self.apart, self.of_host
+        other._slot_of, other._name_of = self._slot_of.copy(), self._name_of.copy()
+        other._unused, other._idle = self._unused.copy(), self._idle.copy()
+        other._idle_on = {host: order.copy() for host, order in self._idle_on.items()}
+        other._on, other._until, other._ends = self._on.copy(), self._until.copy(), self._ends.copy()
+        other.turned_away = self.turned_away
+        return other
+
     def to_dict(self) -> dict[str, Any]:
         """What ``from_dict`` makes the same table of, through JSON."""
         return {
