@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import msgspec
 
@@ -20,7 +19,7 @@ from phalanx.service.consensus.chain import Chain
 from phalanx.service.consensus.door import message
 from phalanx.service.consensus.follower import Follower, ledger_height
 from phalanx.service.consensus.framing import Framer
-from phalanx.service.consensus.listener import connect
+from phalanx.service.consensus.listener import Address, connect
 from phalanx.service.consensus.replies import Agreed
 from phalanx.service.consensus.submission import parse, submit_form
 from phalanx.service.keys import SigningKey
@@ -50,7 +49,7 @@ class Client:
 
     Args:
         chain: of the network.
-        doors: sockets of the nodes.
+        doors: addresses of the nodes' sockets.
         gateway: name under which this client submits.
         key: the gateway's.
         retry_s: how long to wait before submitting again.
@@ -65,7 +64,7 @@ class Client:
     def __init__(
         self,
         chain: Chain,
-        doors: Sequence[Path],
+        doors: Sequence[Address],
         gateway: str,
         key: SigningKey,
         *,
@@ -173,7 +172,7 @@ class Client:
 class _Sender:
     """Hands submissions to one node, in order; those that it cannot hand over are dropped, for they are sent again."""
 
-    def __init__(self, door: Path, counters: Counter[str]) -> None:
+    def __init__(self, door: Address, counters: Counter[str]) -> None:
         self.thread = threading.Thread(target=self._run, name=f"submit {door}", daemon=True)
         self._door = door
         self._counters = counters

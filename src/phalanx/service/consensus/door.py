@@ -9,6 +9,7 @@ Messages are JSON in frames (``framing``). A request says what to ``do``:
 in between ``{"height": height}``, where the ledger is |
 | ``{"do": "entry", "height": height}`` | ``{"ok": bool, "line": base64}``: the ledger's entry |
 | ``{"do": "status"}`` | where the node is |
+| ``{"do": "engine"}`` | ``{"takes_part": bool, "height": height}``: its engine, and the last block there |
 """
 
 import base64
@@ -24,7 +25,7 @@ import msgspec
 from phalanx.errors import DataError
 from phalanx.service.consensus.chain import Chain
 from phalanx.service.consensus.framing import Framer, frame
-from phalanx.service.consensus.listener import Listener
+from phalanx.service.consensus.listener import Address, Listener
 from phalanx.service.consensus.replies import reply_to
 from phalanx.service.consensus.submission import SUBMISSION_BYTES, submission_flaw
 from phalanx.service.keys import SigningKey
@@ -50,7 +51,7 @@ class Door:
     """Serves a node's own socket while its block runs.
 
     Args:
-        path: of the socket.
+        address: of the socket.
         chain: of the network.
         name: of the node's member.
         key: its key.
@@ -58,6 +59,7 @@ class Door:
         height: of the ledger now.
         forward: gives a submission to the node's engine; returns why it was refused, or None.
         status: where the node is, JSON.
+        engine: what its engine says of itself, JSON.
 
     Attributes:
         counters: what was refused, by reason.
@@ -65,7 +67,7 @@ class Door:
 
     def __init__(
         self,
-        path: Path,
+        address: Address,
         chain: Chain,
         name: str,
         key: SigningKey,
@@ -74,6 +76,7 @@ class Door:
         height: int,
         forward: Callable[[bytes], str | None],
         status: Callable[[], Mapping[str, Any]],
+        engine: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         self.counters: Counter[str] = Counter()
         self._chain = chain
@@ -82,11 +85,17 @@ class Door:
         self._folder = folder
         self._forward = forward
         self._status = status
+        self._engine = engine
         self._recent: deque[tuple[int, bytes]] = deque(maxlen=_KEPT)
         self._height = height
         self._came = threading.Condition()
         self._closed = False
-        self._listener = Listener(path, self._serve)
+        self._listener = Listener(address, self._serve)
+
+    @property
+    def refused(self) -> Counter[str]:
+        """Connections that were closed before they were served (see ``Listener``)."""
+        return self._listener.refused
 
     def publish(self, entry: Entry) -> None:
         """Answers about an entry to all who follow."""
@@ -130,8 +139,10 @@ class Door:
             yield message({"ok": entry is not None, "line": line})
         elif what == "status":
             yield message(self._status())
+        elif what == "engine":
+            yield message(self._engine())
         else:
-            raise DataError("expected do: submit, follow, entry or status")
+            raise DataError("expected do: submit, follow, entry, status or engine")
 
     def _submit(self, raw: Any) -> str | None:
         try:

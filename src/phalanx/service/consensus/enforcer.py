@@ -10,6 +10,7 @@ from typing import Any
 from phalanx.errors import DataError, UsageError
 from phalanx.service.consensus.chain import Chain
 from phalanx.service.consensus.follower import Follower, ask
+from phalanx.service.consensus.listener import Address
 from phalanx.service.consensus.replies import Agreed
 from phalanx.service.ledger_entry import Entry, entry_flaw, entry_line
 from phalanx.service.ledger_files import ending, segment_name
@@ -26,7 +27,7 @@ class Enforcer:
 
     Args:
         chain: of the network.
-        doors: sockets of the nodes.
+        doors: addresses of the nodes' sockets.
         folder: of the enforcer's ledger.
         act: what to do with a decided batch; in the order of the ledger, each height once a run.
 
@@ -36,7 +37,7 @@ class Enforcer:
     """
 
     def __init__(
-        self, chain: Chain, doors: Sequence[Path], folder: Path, act: Callable[[Entry], None]
+        self, chain: Chain, doors: Sequence[Address], folder: Path, act: Callable[[Entry], None]
     ) -> None:
         self._chain = chain
         self._doors = doors

@@ -5,7 +5,6 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,7 +13,7 @@ from phalanx.errors import DataError
 from phalanx.service.consensus.chain import Chain
 from phalanx.service.consensus.door import message
 from phalanx.service.consensus.framing import Framer
-from phalanx.service.consensus.listener import close_socket, connect
+from phalanx.service.consensus.listener import Address, close_socket, connect
 from phalanx.service.consensus.replies import Agreed, Reply, Tally
 from phalanx.service.statements import Statement
 
@@ -31,13 +30,13 @@ class Follower:
 
     Args:
         chain: of the network.
-        doors: sockets of the nodes.
+        doors: addresses of the nodes' sockets.
         start: height of the ledger to begin at.
         agreed: told of what was agreed on, height by height, none twice and none left out, from one thread at a time.
     """
 
     def __init__(
-        self, chain: Chain, doors: Sequence[Path], start: int, agreed: Callable[[Agreed], None]
+        self, chain: Chain, doors: Sequence[Address], start: int, agreed: Callable[[Agreed], None]
     ) -> None:
         self._tally = Tally(chain)
         self._agreed = agreed
@@ -77,7 +76,7 @@ class Follower:
             if thread is not threading.current_thread():
                 thread.join()
 
-    def _follow(self, door: Path) -> None:
+    def _follow(self, door: Address) -> None:
         wait = _AGAIN_S[0]
         while not self._stopping.wait(wait):
             try:
@@ -118,7 +117,7 @@ class Follower:
                 self._next += 1
 
 
-def ask(door: Path, request: Any, timeout_s: float = 5.0) -> Any:
+def ask(door: Address, request: Any, timeout_s: float = 5.0) -> Any:
     """A node's answer to one request.
 
     Raises:
@@ -137,7 +136,7 @@ def ask(door: Path, request: Any, timeout_s: float = 5.0) -> Any:
     raise ConnectionResetError(f"{door}: closed without an answer")
 
 
-def ledger_height(chain: Chain, doors: Sequence[Path]) -> int:
+def ledger_height(chain: Chain, doors: Sequence[Address]) -> int:
     """A height of the ledger that an honest node has reached: what f + 1 nodes say that they have.
 
     Raises:

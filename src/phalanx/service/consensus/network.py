@@ -1,6 +1,5 @@
-"""A network of nodes on this machine: made, started, watched over, stopped; and its gateway and enforcer."""
+"""A network of nodes: made; on this machine started, watched over, stopped; its gateway and its enforcer."""
 
-import http.client
 import secrets
 import socket
 import time
@@ -17,10 +16,12 @@ from phalanx.service.consensus.chain import Chain, ChainMember
 from phalanx.service.consensus.client import Client
 from phalanx.service.consensus.enforcer import Enforcer
 from phalanx.service.consensus.follower import ask
-from phalanx.service.consensus.node import DOOR_SOCKET, MEMBER_KEY, RPC_SOCKET, NodeFile
+from phalanx.service.consensus.hosts import DOOR_KEY, Host, Hosts, parse_hosts
+from phalanx.service.consensus.listener import Address
+from phalanx.service.consensus.node import DOOR_SOCKET, MEMBER_KEY, NodeFile
 from phalanx.service.consensus.replies import Agreed
-from phalanx.service.consensus.rpc import EngineRpc
 from phalanx.service.consensus.supervise import Supervised
+from phalanx.service.consensus.tls import make_certificate
 from phalanx.service.keys import SigningKey
 from phalanx.service.ledger_entry import Entry
 from phalanx.service.records import LiveDecision, LiveEvent
@@ -28,7 +29,7 @@ from phalanx.service.records import LiveDecision, LiveEvent
 __all__ = ["Network", "create_network"]
 
 _FILE, _FORMAT = "network.json", "phalanx-network-1"
-_GATEWAY, _GATEWAY_KEY = "gateway", "gateway.pem"
+_GATEWAY, _GATEWAY_KEY, _GATEWAY_TLS = "gateway", "gateway.pem", "gateway-tls.pem"
 _DRILL = "phalanx.service.consensus.member:drill_member"
 _LOOPBACK = "127.0.0.1"
 
@@ -42,8 +43,12 @@ def create_network(
     mode: str = "shadow",
     batch_events: int = 1024,
     window: int = 512,
+    hosts: Sequence[str] | None = None,
 ) -> None:
-    """Makes keys, genesis and configuration of a network of nodes on this machine.
+    """Makes keys, genesis and configuration of a network of nodes, on this machine or each on a host of its own.
+
+    With hosts, each node's folder is all that its host needs: move it there and ``join`` it. What stays is the
+    gateway's and the enforcer's.
 
     Args:
         folder: of the network; made anew.
@@ -51,6 +56,8 @@ def create_network(
         member: what makes each node's member, ``module:function`` (see ``NodeFile``).
         options: for it, JSON.
         mode, batch_events, window: see ``Chain``.
+        hosts: where each node will be, ``10.0.0.5``, ``10.0.0.5:26656``, ``[fd00::5]:26656`` or ``db.example``; the
+            port is that of the engine, the node's door is on the next one. None: all on this machine.
 
     Raises:
         UsageError: the folder is there, or a value is out of its range.
@@ -59,6 +66,7 @@ def create_network(
         raise UsageError(
             f"a network of {n} nodes; at least 1 is needed, and 3f + 1 to tolerate f faulty ones"
         )
+    places = None if hosts is None else parse_hosts(hosts, n)
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder}: is there already. Name another folder, or delete this one")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -79,8 +87,17 @@ def create_network(
         window,
     )
     began = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    where = None
+    if places is not None:
+        where = Hosts(
+            {
+                name: Host(*place, peers[name], make_certificate(folder / name / DOOR_KEY, name))
+                for name, place in zip(names, places, strict=True)
+            },
+            {_GATEWAY: make_certificate(folder / _GATEWAY_TLS, _GATEWAY)},
+        )
     for name in names:
-        NodeFile(chain, name, member, options or {}).save(folder / name)
+        NodeFile(chain, name, member, options or {}, where).save(folder / name)
         identity.genesis(
             folder / name / "config" / "genesis.json",
             chain=chain.name,
@@ -89,17 +106,23 @@ def create_network(
             state=chain.to_json(),
         )
     # last: a folder without it is not a network
-    write_json(folder / _FILE, {"format": _FORMAT, "chain": chain.to_json(), "peers": peers})
+    form = {"format": _FORMAT, "chain": chain.to_json(), "peers": peers, "hosts": where and where.to_json()}
+    write_json(folder / _FILE, form)
 
 
 class Network:
-    """A network of nodes on this machine, which runs while its block does.
+    """A network of nodes. Those on this machine run while its block does; those on hosts of their own run there.
 
     Args:
         folder: that ``create_network`` made.
         environment: further variables for each node's application, by place (drills).
         addresses: where the engines listen for one another, ``host:port``, one a node; None: free ports of 127.0.0.1.
         wrap: words before a node's commands, by place, as in ``Supervised`` (drills).
+
+    Attributes:
+        chain: what all its nodes agree on.
+        doors: where the nodes' doors are, by place.
+        nodes: those that run on this machine, by place.
 
     Raises:
         RunError: the folder is no network.
@@ -114,35 +137,44 @@ class Network:
         addresses: Sequence[str] | None = None,
         wrap: Mapping[int, Sequence[str]] | None = None,
     ) -> None:
-        binary = engine.find()
         form = read_structured(folder / _FILE, "network's file")
         if not isinstance(form, dict) or form.get("format") != _FORMAT:
             raise RunError(f"{folder / _FILE}: not a network's file. Make the network anew")
         self.folder = folder
         self.chain = Chain.from_json(form["chain"])
         self._peers: Mapping[str, str] = form["peers"]
+        self._hosts = Hosts.from_json(form["hosts"]) if form.get("hosts") else None
         self._client: Client | None = None
         if addresses is not None and len(addresses) != self.chain.n:
             raise UsageError(f"{len(addresses)} addresses for {self.chain.n} nodes; give one a node")
         self._addresses = addresses
-        drills, words = environment or {}, wrap or {}
-        self.nodes = tuple(
-            Supervised(folder / member.name, binary, drills.get(place), wrap=words.get(place, ()))
-            for place, member in enumerate(self.chain.members)
-        )
+        self.doors: tuple[Address, ...] = tuple(self._door(member.name) for member in self.chain.members)
+        self.nodes: tuple[Supervised, ...] = ()
+        if not self.remote:
+            binary, drills, words = engine.find(), environment or {}, wrap or {}
+            self.nodes = tuple(
+                Supervised(folder / member.name, binary, drills.get(place), wrap=words.get(place, ()))
+                for place, member in enumerate(self.chain.members)
+            )
 
     @property
-    def doors(self) -> tuple[Path, ...]:
-        """The nodes' sockets."""
-        return tuple(self.folder / member.name / DOOR_SOCKET for member in self.chain.members)
+    def remote(self) -> bool:
+        """Whether its nodes run on hosts of their own, joined there, and nothing is started here."""
+        return self._hosts is not None
+
+    def _door(self, name: str) -> Address:
+        if self._hosts is None:
+            return self.folder / name / DOOR_SOCKET
+        return self._hosts.door(name, self.folder / _GATEWAY_TLS)
 
     def start(self, wait_s: float = 120.0) -> None:
-        """Starts all nodes and waits until enough of them take part.
+        """Starts all nodes, except those on hosts of their own, and waits until enough of them take part.
 
         Raises:
             RunError: they do not in time; the nodes are stopped.
         """
-        self._configure()
+        if not self.remote:
+            self._configure()
         for node in self.nodes:
             node.start()
         try:
@@ -152,7 +184,7 @@ class Network:
             raise
 
     def stop(self) -> None:
-        """Ends the client, then all nodes."""
+        """Ends the client, then all nodes, except those on hosts of their own."""
         if self._client is not None:
             self._client.__exit__()
             self._client = None
@@ -175,11 +207,12 @@ class Network:
             RunError: they do not in time.
         """
         deadline = time.monotonic() + wait_s
-        while (taking_part := sum(self._takes_part(member.name) for member in self.chain.members)) < wanted:
+        while (taking_part := sum(map(_takes_part, self.doors))) < wanted:
             if time.monotonic() > deadline:
+                where = "on their hosts" if self.remote else f"under {self.folder}"
                 raise RunError(
                     f"{taking_part} of {self.chain.n} nodes take part after {wait_s:g} s, {wanted} are needed; see "
-                    f"node.log and engine.log in the folders under {self.folder}"
+                    f"node.log and engine.log in their folders {where}"
                 )
             time.sleep(0.05)
 
@@ -210,21 +243,8 @@ class Network:
 
     def status(self) -> dict[str, Any]:
         """What each node says of itself, by name; None where it does not answer."""
-        return {name: self._status(name) for name in (member.name for member in self.chain.members)}
-
-    def _status(self, name: str) -> Any:
-        try:
-            return ask(self.folder / name / DOOR_SOCKET, {"do": "status"}, 2.0)
-        except (OSError, DataError):
-            return None
-
-    def _takes_part(self, name: str) -> bool:
-        try:
-            told = EngineRpc(self.folder / name / RPC_SOCKET).call("status", {})
-            info = told["sync_info"]
-            return not info["catching_up"] and int(info["latest_block_height"]) > 0
-        except (OSError, DataError, KeyError, ValueError, http.client.HTTPException):
-            return False
+        names = (member.name for member in self.chain.members)
+        return {name: _asked(door, "status") for name, door in zip(names, self.doors, strict=True)}
 
     def _configure(self) -> None:
         """Gives the engines their addresses, or ports that are free now."""
@@ -234,6 +254,18 @@ class Network:
             peers = [f"{self._peers[other]}@{addresses[other]}" for other in addresses if other != name]
             text = engine.configuration(moniker=name, p2p=addresses[name], peers=peers)
             write_text(self.folder / name / "config" / "config.toml", text)
+
+
+def _asked(door: Address, what: str) -> Any:
+    try:
+        return ask(door, {"do": what}, 2.0)
+    except (OSError, DataError):
+        return None
+
+
+def _takes_part(door: Address) -> bool:
+    told = _asked(door, "engine")
+    return isinstance(told, dict) and told.get("takes_part") is True
 
 
 def _free_ports(n: int) -> list[int]:

@@ -20,6 +20,8 @@ from phalanx.service.consensus.application import Application
 from phalanx.service.consensus.chain import Chain
 from phalanx.service.consensus.crash import crashing
 from phalanx.service.consensus.door import Door
+from phalanx.service.consensus.hosts import Hosts
+from phalanx.service.consensus.listener import Address
 from phalanx.service.consensus.member import Member, Voter
 from phalanx.service.consensus.rpc import EngineRpc
 from phalanx.service.consensus.server import Server
@@ -32,6 +34,7 @@ __all__ = [
     "ABCI_SOCKET",
     "DOOR_SOCKET",
     "LEDGER",
+    "LISTEN_VARIABLE",
     "MEMBER_KEY",
     "RPC_SOCKET",
     "NodeFile",
@@ -45,6 +48,9 @@ ABCI_SOCKET, RPC_SOCKET, DOOR_SOCKET = "abci.sock", "rpc.sock", "door.sock"
 MEMBER_KEY, LEDGER, EVIDENCE = "member.pem", "ledger", "evidence"
 """In a node's folder: the member's key, the ledger, and evidence against members, a file each."""
 
+LISTEN_VARIABLE = "PHALANX_LISTEN"
+"""Address to bind of a node on a host of its own, where it is not the one under which others know the host."""
+
 _FILE = "node.json"
 
 
@@ -57,12 +63,24 @@ class NodeFile:
         name: of its member.
         member: what makes the member, as ``module:function``; called with the node's folder and the options.
         options: for that function, JSON.
+        hosts: of the network; None where all its nodes are on one machine.
     """
 
     chain: Chain
     name: str
     member: str
     options: Mapping[str, Any]
+    hosts: Hosts | None = None
+
+    def door(self, folder: Path) -> Address:
+        """Where this node's door is to be, seen from itself.
+
+        Args:
+            folder: of the node.
+        """
+        if self.hosts is None:
+            return folder / DOOR_SOCKET
+        return self.hosts.own_door(self.name, folder, os.environ.get(LISTEN_VARIABLE))
 
     def save(self, folder: Path) -> None:
         """Writes it into a node's folder."""
@@ -71,6 +89,7 @@ class NodeFile:
             "name": self.name,
             "member": self.member,
             "options": dict(self.options),
+            "hosts": self.hosts and self.hosts.to_json(),
         }
         write_json(folder / _FILE, form)
 
@@ -83,7 +102,14 @@ class NodeFile:
         """
         form = read_structured(folder / _FILE, "node's file")
         try:
-            return cls(Chain.from_json(form["chain"]), form["name"], form["member"], form["options"])
+            hosts = form.get("hosts")
+            return cls(
+                Chain.from_json(form["chain"]),
+                form["name"],
+                form["member"],
+                form["options"],
+                Hosts.from_json(hosts) if hosts else None,
+            )
         except (KeyError, TypeError) as problem:
             raise DataError(f"{folder / _FILE}: no node's file ({problem}). Make the network anew") from None
 
@@ -169,7 +195,7 @@ def serve_node(folder: Path, ended: threading.Event, ready: Callable[[], None]) 
         doors.append(
             stack.enter_context(
                 Door(
-                    folder / DOOR_SOCKET,
+                    file.door(folder),
                     chain,
                     name,
                     key,
@@ -177,6 +203,7 @@ def serve_node(folder: Path, ended: threading.Event, ready: Callable[[], None]) 
                     height=ledger.head.height,
                     forward=rpc.submit,
                     status=status,
+                    engine=rpc.status,
                 )
             )
         )

@@ -49,6 +49,15 @@ class EngineRpc:
             return f"the engine does not take it now ({problem}); submit it again"
         return None if told.get("code") == 0 else str(told.get("log") or "refused")
 
+    def status(self) -> dict[str, Any]:
+        """Whether the engine ``takes_part`` (it runs, has caught up, and the chain has begun), and its ``height``."""
+        try:
+            info = self.call("status", {})["sync_info"]
+            height = int(info["latest_block_height"])
+            return {"takes_part": height > 0 and not info["catching_up"], "height": height}
+        except (OSError, DataError, KeyError, ValueError, TypeError, http.client.HTTPException):
+            return {"takes_part": False, "height": 0}
+
     def call(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         """The result of a call.
 
