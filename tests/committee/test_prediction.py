@@ -183,6 +183,22 @@ def test_the_votes_that_a_verdict_needs_are_those_found_by_trying_everything(
             assert (min(reached) >= verdict) == (sure is not None and votes >= sure)
 
 
+@pytest.mark.parametrize("f", [1, 2, 3])
+def test_what_the_threat_model_says_of_lying_members_and_proposers(f: int) -> None:
+    """docs/threat-model.md, in closed form for n = 3f + 1."""
+    n = 3 * f + 1
+    assert votes_needed(n, f) == {
+        "alert": (1, f + 1),  # one mistake raises it, f + 1 honest members get it
+        "block": ((n // 2 + 1) - f, n // 2 + 1),  # more than half of all members
+        "quarantine": (f + 1, 2 * f + 1),  # all honest members
+    }
+    assert votes_needed(n, f, "worst-proposer") == {
+        "alert": (1, 2 * f + 1),
+        "block": (1, 2 * f + 1),  # one mistaken vote makes a block
+        "quarantine": (f + 1, None),  # it always falls
+    }
+
+
 def test_the_table_of_the_docs_is_what_is_computed() -> None:
     page = (Path(__file__).resolve().parents[2] / "docs" / "adversaries.md").read_text()
     for n, f, kind, row in (
