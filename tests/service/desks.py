@@ -73,6 +73,9 @@ class HandDesk(Desk):
     def act(self, action: Callable[[Safety], Sequence[Command]]) -> None:
         action(self.safety)
 
+    def tick(self) -> None:
+        self.safety.tick()
+
     def snapshot(self) -> None:
         self.snapshots += 1
 

@@ -4,23 +4,28 @@ The ledger is the one truth. What is acknowledged is in it; the engine's state, 
 queries all follow from it, and are brought up to it at every start (a snapshot only shortens the way).
 """
 
+import contextlib
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from phalanx.errors import DataError, RunError
+from phalanx.errors import DataError, RunError, UsageError
 from phalanx.service.clock import Clock
 from phalanx.service.commands import Command, commands_of
 from phalanx.service.engine import Engine, EngineConfig
 from phalanx.service.ledger import Ledger, LedgerFullError, read_entries
 from phalanx.service.ledger_bodies import batch_body, decisions_of, events_of
+from phalanx.service.ledger_entry import Entry
 from phalanx.service.model import Model
 from phalanx.service.policy import SafetyPolicy
 from phalanx.service.records import LiveDecision, LiveEvent
+from phalanx.service.remote import Remote, told_of
 from phalanx.service.safety import Outcome, Safety
+from phalanx.types import Verdict
 
 __all__ = ["Answer", "Desk", "DeskConfig"]
 
@@ -64,6 +69,10 @@ class DeskConfig:
 class Desk:
     """Decides events and keeps the ledger. For one thread at a time.
 
+    Where a network of nodes decides, verdicts and votes are the network's; the committee here follows them and says the
+    rest: scores, robustness, evidence. What the network does not answer in time is an alert without a quorum, and the
+    network's decision, should it come, takes its place.
+
     Args:
         folder: of the snapshot.
         ledger: open for appending; its folder is read at the start.
@@ -78,9 +87,11 @@ class Desk:
             says it has not.
         indexed: the last height that the index has.
         sent: the last height whose commands were taken.
+        network: who decides, where that is not the committee here.
 
     Raises:
         RunError: the ledger holds decisions that this model does not come to again.
+        UsageError: the ledger is one of a network's decisions, and none is given, or the other way round.
     """
 
     def __init__(
@@ -98,12 +109,14 @@ class Desk:
         | None = None,
         indexed: int = 0,
         sent: int = 0,
+        network: Remote | None = None,
     ) -> None:
         self.ledger, self.config = ledger, config
         self._folder, self._ledger_folder = folder, ledger_folder
         self._model, self._send, self._index = model, send, index
         self._known: OrderedDict[str, tuple[int, LiveDecision]] = OrderedDict()
         self._since_snapshot = 0
+        self._network, self._network_height, self._accused = network, 0, 0
         self.engine: Engine
         bodies = self._catch_up(indexed)
         self.safety = Safety.replay((body for _, body in bodies), policy, clock, journal=self._journal)
@@ -111,6 +124,8 @@ class Desk:
             if height > sent:
                 self._send(commands_of(body))
         self._send(self.safety.tick())
+        if network is not None:
+            network.begin(self._network_height)
 
     @property
     def mode(self) -> str:
@@ -131,21 +146,7 @@ class Desk:
         new = [event for event in events if fresh.pop(event.id, None) is not None]
         outcomes: dict[str, Outcome] = {}
         if new:
-            decisions = self.engine.decide(new)
-            f = self._model.committee.f
-            try:
-                entry = self.ledger.append("batch", batch_body(new, decisions, f=f, mode=self.mode))
-            except LedgerFullError:
-                self._catch_up(None)  # what was decided and not written down never was
-                raise
-            self._remember(entry.height, decisions)
-            for event, decision in zip(new, decisions, strict=True):
-                outcomes[event.id] = self._considered(decision, event, entry.height)
-            if self._index is not None:
-                self._index(entry.height, new, decisions, [outcomes[event.id] for event in new])
-            self._since_snapshot += len(new)
-            if self._since_snapshot >= self.config.snapshot_every:
-                self.snapshot()
+            outcomes = self._decided_here(new) if self._network is None else self._decided_there(new)
         answers = []
         for event in events:
             height, decision = self._known[event.id]
@@ -157,6 +158,124 @@ class Desk:
                 )
             )
         return answers
+
+    def tick(self) -> None:
+        """What is to be done now and then: ends what is over, takes what a network decided meanwhile."""
+        if self._network is not None:
+            with contextlib.suppress(LedgerFullError):  # what was decided waits for room
+                while self._take_next(0.0) is not None:
+                    pass
+                for body in self._network.evidence()[self._accused :]:
+                    self.ledger.append_many([("evidence", body)])
+                    self._accused += 1
+                    self.act(lambda safety, who=body["member"]: safety.page("evidence", why=f"member {who}"))
+        self.act(lambda safety: safety.tick())
+
+    def _decided_here(self, events: Sequence[LiveEvent]) -> dict[str, Outcome]:
+        decisions = self.engine.decide(events)
+        return self._written(events, decisions, self._model.committee.f)
+
+    def _decided_there(self, events: Sequence[LiveEvent]) -> dict[str, Outcome]:
+        """The network's decisions; without a quorum, an alert on each event."""
+        network = self._network
+        assert network is not None
+        outcomes: dict[str, Outcome] = {}
+        missing = {event.id: event for event in events}
+        refused = network.ask(events)
+        deadline = time.monotonic() + (0.0 if network.out else network.patience_s)
+        while (
+            len(missing) > len(refused)
+            and (taken := self._take_next(deadline - time.monotonic())) is not None
+        ):
+            ids, led_to = taken
+            outcomes |= led_to
+            for name in ids:
+                missing.pop(name, None)
+        if len(missing) > len(refused):
+            network.lost()
+        if missing:
+            left = list(missing.values())
+            outcomes |= self._written(left, [self._without_quorum(event) for event in left], network.f)
+        return outcomes
+
+    def _take_next(self, wait_s: float) -> tuple[list[str], dict[str, Outcome]] | None:
+        """Takes the network's next entry; None where there is none in time.
+
+        Returns:
+            The ids of its events, and what those led to that had no decision of a quorum before.
+        """
+        network = self._network
+        assert network is not None
+        entry = network.next(wait_s)
+        if entry is None:
+            return None
+        events, told = events_of(entry.body), decisions_of(entry.body)
+        here = self.engine.decide(events, [int(decision.verdict) for decision in told])
+        new = [
+            (
+                event,
+                replace(
+                    own,
+                    verdict=each.verdict,
+                    votes=each.votes,
+                    quorum=each.quorum,
+                    model=each.model,
+                    tolerates=each.tolerates,
+                ),
+            )
+            for event, own, each in zip(events, here, told, strict=True)
+            if event.id not in self._known or (each.quorum and not self._known[event.id][1].quorum)
+        ]
+        outcomes: dict[str, Outcome] = {}
+        if new:
+            outcomes = self._written([e for e, _ in new], [d for _, d in new], network.f, told_of(entry))
+        network.done()
+        return [event.id for event in events], outcomes
+
+    def _without_quorum(self, event: LiveEvent) -> LiveDecision:
+        assert self._network is not None
+        return LiveDecision(
+            event_id=event.id,
+            time_ns=event.time_ns,
+            host=event.host,
+            subject=event.subject,
+            verdict=Verdict.ALERT,
+            votes=(None,) * self._network.n,
+            quorum=False,
+            score=0.0,
+            shielded=False,
+            robustness={},
+            evidence=(event.id,),
+            model="",
+            tolerates=self._network.f,
+        )
+
+    def _written(
+        self,
+        events: Sequence[LiveEvent],
+        decisions: Sequence[LiveDecision],
+        f: int,
+        consensus: Mapping[str, Any] | None = None,
+    ) -> dict[str, Outcome]:
+        """Writes a batch down, and what its decisions lead to."""
+        try:
+            entry = self.ledger.append(
+                "batch", batch_body(events, decisions, f=f, mode=self.mode, consensus=consensus)
+            )
+        except LedgerFullError:
+            self._catch_up(None)  # what was decided and not written down never was
+            raise
+        self._remember(entry.height, decisions)
+        outcomes = {
+            event.id: self._considered(decision, event, entry.height)
+            for event, decision in zip(events, decisions, strict=True)
+        }
+        if self._index is not None:
+            self._index(entry.height, events, decisions, [outcomes[event.id] for event in events])
+        self._since_snapshot += len(events)
+        if self._since_snapshot >= self.config.snapshot_every:
+            self.snapshot()
+        return outcomes
 
     def _considered(self, decision: LiveDecision, event: LiveEvent, height: int) -> Outcome:
         outcome = self.safety.consider(decision, event, height)
@@ -207,9 +326,8 @@ class Desk:
             self._remember(entry.height, decisions)
             if self._index is not None and indexed is not None and entry.height > indexed:
                 self._index(entry.height, events, decisions, [None] * len(events))
-            if entry.height > begin.get("height", 0) and decisions[0].model == self._model.digest:
+            if self._again(entry, events, decisions, entry.height > begin.get("height", 0)):
                 decided += len(events)
-                self._decide_again(entry.height, events, decisions)
         self._since_snapshot = decided
         if decided >= _HEAVY:
             self.snapshot()
@@ -231,6 +349,31 @@ class Desk:
     def _check_model(self, body: Mapping[str, Any]) -> None:
         if not isinstance(body.get("digest"), str):
             raise DataError("a model's entry of the ledger names none. Verify it: phalanx ledger verify")
+
+    def _again(
+        self, entry: Entry, events: Sequence[LiveEvent], decisions: Sequence[LiveDecision], wanted: bool
+    ) -> bool:
+        """Whether a batch of the ledger was gone through again: one that the engine has not remembered."""
+        told = entry.body.get("consensus")
+        if self._network is None:
+            if told is not None:
+                raise UsageError(
+                    f"{self._ledger_folder}: decisions of a network of nodes; go on with `phalanx up`"
+                )
+            if wanted and decisions[0].model == self._model.digest:
+                self._decide_again(entry.height, events, decisions)
+                return True
+            return False
+        if told is None:
+            if any(decision.quorum for decision in decisions):
+                raise UsageError(
+                    f"{self._ledger_folder}: decisions of one process; go on with `phalanx serve`"
+                )
+            return False  # what only the gateway answered, the committee does not know of
+        self._network_height = told["height"]
+        if wanted:
+            self.engine.decide(events, [int(decision.verdict) for decision in decisions])
+        return wanted
 
     def _decide_again(
         self, height: int, events: Sequence[LiveEvent], decisions: Sequence[LiveDecision]

@@ -337,7 +337,7 @@ class Worker:
 
     def _tick(self) -> None:
         self._next_tick = time.monotonic() + self.config.tick_s
-        self._desk.act(lambda safety: safety.tick())
+        self._desk.tick()
         if self._ticked is not None:
             _quietly(lambda: self._ticked and self._ticked(self._desk))
 

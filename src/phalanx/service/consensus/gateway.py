@@ -1,0 +1,134 @@
+"""A network's committee as the desk asks it: events go out, what was agreed on comes back in the ledger's order."""
+
+import logging
+import queue
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from phalanx.service.canonical import canonical
+from phalanx.service.consensus.client import Client
+from phalanx.service.consensus.follower import entry_of
+from phalanx.service.consensus.network import Network
+from phalanx.service.consensus.replies import Agreed
+from phalanx.service.consensus.submission import SUBMISSION_BYTES
+from phalanx.service.ledger_bodies import event_to_json
+from phalanx.service.ledger_entry import Entry
+from phalanx.service.records import LiveEvent
+
+__all__ = ["Gateway"]
+
+_LOG = logging.getLogger("phalanx")
+_ENTRIES = 64  # agreed on and not yet taken; the nodes keep the rest
+_EVENTS = 256
+_BYTES = SUBMISSION_BYTES // 2  # in base64 and with its signature a submission is longer than its events
+_TICK_S = 0.2
+
+
+class Gateway:
+    """Submits events to a network and hands out its entries (``service.remote.Remote``).
+
+    Args:
+        network: whose committee; it runs by itself.
+        patience_s: how long an answer may take before the committee counts as being without a quorum.
+
+    Attributes:
+        n, f, patience_s, out: see ``Remote``.
+        voting: members whose votes were received for the last batch.
+    """
+
+    def __init__(self, network: Network, *, patience_s: float = 5.0) -> None:
+        self.n, self.f = network.chain.n, network.chain.f
+        self.patience_s = patience_s
+        self.out = False
+        self.voting = self.n
+        self._network = network
+        self._asked: set[str] = set()
+        self._entries: queue.Queue[Entry] = queue.Queue(_ENTRIES)
+        self._first: Entry | None = None
+        self._closing = threading.Event()
+        self._client: Client | None = None
+
+    def begin(self, height: int) -> None:
+        """See ``Remote``."""
+        self._client = self._network.client(agreed=self._agreed, since=height).__enter__()
+
+    def close(self) -> None:
+        """Lets go of the network."""
+        self._closing.set()
+        if self._client is not None:
+            self._client.__exit__()
+            self._client = None
+
+    def ask(self, events: Sequence[LiveEvent]) -> list[str]:
+        """See ``Remote``. Without a quorum one submission alone is on its way, which tells when there is one again."""
+        refused: list[str] = []
+        if self._client is None or (self.out and self._asked):
+            return refused
+        part: list[LiveEvent] = []
+        size = 0
+        for event in events:
+            if event.id in self._asked:
+                continue
+            length = len(canonical(event_to_json(event)))
+            if length > _BYTES:
+                _LOG.error("an event of %d bytes is too long for the committee; at most %d", length, _BYTES)
+                refused.append(event.id)
+                continue
+            if part and (len(part) >= _EVENTS or size + length > _BYTES):
+                self._submit(part)
+                part, size = [], 0
+            part.append(event)
+            size += length
+        if part:
+            self._submit(part)
+        return refused
+
+    def next(self, wait_s: float) -> Entry | None:
+        """See ``Remote``."""
+        if self._first is None:
+            try:
+                self._first = self._entries.get(timeout=wait_s) if wait_s > 0 else self._entries.get_nowait()
+            except queue.Empty:
+                return None
+            told = self._first.body["consensus"]
+            self.voting = sum(model is not None for model in told["models"])
+        return self._first
+
+    def done(self) -> None:
+        """See ``Remote``."""
+        if self._first is not None:
+            self._asked.difference_update(event["id"] for event in self._first.body["events"])
+            self._first = None
+
+    def lost(self) -> None:
+        """See ``Remote``."""
+        if not self.out:
+            _LOG.error("no quorum: the committee has not answered in %g s", self.patience_s)
+        self.out = True
+
+    def evidence(self) -> Sequence[dict[str, Any]]:
+        """See ``Remote``."""
+        return () if self._client is None else self._client.follower.evidence
+
+    @property
+    def silent(self) -> int:
+        """Members whose votes were missing in the last batch."""
+        return self.n - self.voting
+
+    def _submit(self, events: Sequence[LiveEvent]) -> None:
+        assert self._client is not None
+        self._client.submit(events)
+        self._asked.update(event.id for event in events)
+
+    def _agreed(self, agreed: Agreed) -> None:
+        entry = entry_of(self._network.doors, agreed)
+        while not self._closing.is_set():
+            try:
+                self._entries.put(entry, timeout=_TICK_S)
+                break
+            except queue.Full:
+                continue
+        if self.out:
+            _LOG.warning("the committee answers again")
+        self.out = False
