@@ -1,18 +1,17 @@
 """Acts on what f + 1 nodes answer alike, once a batch, in order, and keeps the committee's ledger."""
 
-import base64
 import fcntl
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from phalanx.errors import DataError, UsageError
+from phalanx.errors import UsageError
 from phalanx.service.consensus.chain import Chain
-from phalanx.service.consensus.follower import Follower, ask
+from phalanx.service.consensus.follower import Follower, entry_of
 from phalanx.service.consensus.listener import Address
 from phalanx.service.consensus.replies import Agreed
-from phalanx.service.ledger_entry import Entry, entry_flaw, entry_line
+from phalanx.service.ledger_entry import Entry, entry_line
 from phalanx.service.ledger_files import ending, segment_name
 
 __all__ = ["Enforcer"]
@@ -80,26 +79,8 @@ class Enforcer:
         os.close(self._folder)
 
     def _take(self, agreed: Agreed) -> None:
-        entry = self._fetch(agreed)
+        entry = entry_of(self._doors, agreed)
         self._act(entry)
         line = memoryview(entry_line(entry))
         while line:
             line = line[os.write(self._file, line) :]
-
-    def _fetch(self, agreed: Agreed) -> Entry:
-        """The entry that was agreed on, with the signatures of those who agreed.
-
-        Raises:
-            DataError: no node has it; it is asked for again.
-        """
-        for door in self._doors:
-            try:
-                line = base64.b64decode(ask(door, {"do": "entry", "height": agreed.height})["line"])
-                entry = Entry.parse(line)
-            except (OSError, DataError, KeyError, TypeError, ValueError):
-                continue
-            if entry.hash == agreed.head.hash and entry_flaw(entry, line) is None:
-                return Entry(
-                    entry.height, entry.previous, entry.kind, entry.body, entry.hash, agreed.head.signatures
-                )
-        raise DataError(f"no node has the entry of height {agreed.height} that was agreed on; asked again")

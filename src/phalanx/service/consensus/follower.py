@@ -1,5 +1,6 @@
 """Follows the replies of all nodes and passes on, in order, what f + 1 of them say alike."""
 
+import base64
 import contextlib
 import logging
 import socket
@@ -15,9 +16,10 @@ from phalanx.service.consensus.door import message
 from phalanx.service.consensus.framing import Framer
 from phalanx.service.consensus.listener import Address, close_socket, connect
 from phalanx.service.consensus.replies import Agreed, Reply, Tally
+from phalanx.service.ledger_entry import Entry, entry_flaw
 from phalanx.service.statements import Statement
 
-__all__ = ["Follower", "ask", "ledger_height"]
+__all__ = ["Follower", "ask", "entry_of", "ledger_height"]
 
 _LOG = logging.getLogger(__name__)
 _CHUNK = 1 << 18
@@ -134,6 +136,25 @@ def ask(door: Address, request: Any, timeout_s: float = 5.0) -> Any:
                 except msgspec.MsgspecError as problem:
                     raise DataError(f"{door}: not an answer ({problem})") from None
     raise ConnectionResetError(f"{door}: closed without an answer")
+
+
+def entry_of(doors: Sequence[Address], agreed: Agreed) -> Entry:
+    """The entry that was agreed on, from any node, with the signatures of those who agreed.
+
+    Raises:
+        DataError: no node has it; ask again.
+    """
+    for door in doors:
+        try:
+            line = base64.b64decode(ask(door, {"do": "entry", "height": agreed.height})["line"])
+            entry = Entry.parse(line)
+        except (OSError, DataError, KeyError, TypeError, ValueError):
+            continue
+        if entry.hash == agreed.head.hash and entry_flaw(entry, line) is None:
+            return Entry(
+                entry.height, entry.previous, entry.kind, entry.body, entry.hash, agreed.head.signatures
+            )
+    raise DataError(f"no node has the entry of height {agreed.height} that was agreed on; asked again")
 
 
 def ledger_height(chain: Chain, doors: Sequence[Address]) -> int:
