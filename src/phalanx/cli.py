@@ -29,6 +29,10 @@ VERBS = {
     "report": ("phalanx.cli_report", "write the report of a run as one HTML file"),
     "monitor": ("phalanx.cli_monitor", "check a trace against a formula of Signal Temporal Logic"),
     "serve": ("phalanx.cli_serve", "decide live events over HTTP with the committee of a run"),
+    "up": (
+        "phalanx.cli_up",
+        "decide live events with every member as a node of its own, up to f of them liars",
+    ),
     "ledger": ("phalanx.cli_ledger", "verify the ledger of decisions, name its head, show its entries"),
 }
 """Verb -> the module whose ``command(arguments)`` parses its flags, and one line of help."""

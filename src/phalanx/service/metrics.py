@@ -66,6 +66,7 @@ class Source:
         watch: measures of drift and calibration: name -> (value, limit, whether it is beyond).
         backlog: messages that wait to be sent.
         index_lag: entries of the ledger that the index for queries does not have yet.
+        voting: members of whom votes came lately, where nodes decide.
     """
 
     def __init__(
@@ -79,10 +80,11 @@ class Source:
         watch: Callable[[], Mapping[str, tuple[float, float, bool]]] = dict,
         backlog: Callable[[], float] = lambda: 0,
         index_lag: Callable[[], int] = lambda: 0,
+        voting: Callable[[], int] | None = None,
     ) -> None:
         self.status, self.depth, self.room, self.dropped = status, depth, room, dropped
         self.admission: Mapping[str, int] = admission if admission is not None else {}
-        self.watch, self.backlog, self.index_lag = watch, backlog, index_lag
+        self.watch, self.backlog, self.index_lag, self.voting = watch, backlog, index_lag, voting
 
 
 class Metrics:
@@ -215,6 +217,8 @@ class Metrics:
         )
         yield _gauge("outbox_backlog", "Messages that wait to be sent", "", {"": source.backlog()})
         yield _gauge("index_lag", "Entries that the index for queries lacks", "", {"": source.index_lag()})
+        if source.voting is not None:
+            yield _gauge("members_voting", "Members of whom votes came lately", "", {"": source.voting()})
 
 
 def _under(prefix: str, counts: Mapping[str, int]) -> dict[str, int]:

@@ -15,7 +15,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from phalanx.errors import DataError, PhalanxError, RunError, UsageError
 from phalanx.files import write_json
@@ -48,7 +48,12 @@ from phalanx.service.worker import QueueConfig, UnavailableError, Worker
 
 __all__ = ["ServeConfig", "Service", "serve"]
 
+if TYPE_CHECKING:
+    from phalanx.service.consensus.gateway import Gateway
+    from phalanx.service.consensus.network import Network
+
 _LOG = logging.getLogger("phalanx")
+_NETWORK_BATCH = 1024  # events that a network decides at once: a batch costs it two rounds, however small
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ class ServeConfig:
         keep_days: how long the index keeps decisions; 0: for ever. The ledger keeps all.
         watch: limits of drift and calibration.
         queue, http, server: limits.
+        patience_s: how long a network of nodes may take until the answer is an alert without a quorum.
     """
 
     folder: Path
@@ -85,6 +91,7 @@ class ServeConfig:
     queue: QueueConfig = QueueConfig()
     http: HttpConfig = HttpConfig()
     server: ServerConfig = ServerConfig()
+    patience_s: float = 5.0
 
     @property
     def token_file(self) -> Path:
@@ -112,10 +119,16 @@ class Service:
         self.watching: Watching
         self._server: Any = None
         self._delivery: Delivery | None = None
+        self._gateway: Gateway | None = None
 
     @classmethod
     def open(
-        cls, config: ServeConfig, model: Callable[[], Model], *, clock: Clock | None = None
+        cls,
+        config: ServeConfig,
+        model: Callable[[], Model],
+        *,
+        clock: Clock | None = None,
+        network: "Network | None" = None,
     ) -> "Service":
         """Puts a service together; it listens once it runs.
 
@@ -123,6 +136,7 @@ class Service:
             config: how it runs.
             model: loads what decides; called once all that can be refused quickly was not.
             clock: the time.
+            network: of nodes that decide, which runs; None: the model decides here.
 
         Raises:
             UsageError: an address without TLS, one that is taken, another service over the folder, other settings than
@@ -141,6 +155,9 @@ class Service:
             undo.callback(bound.close)
             service = cls(config, model(), clock or SystemClock())
             service._undo = undo
+            if network is not None:
+                service._gateway = gateway_to(network, config.patience_s)
+                undo.callback(service._gateway.close)
             service._build(bound, "https" if tls else "http")
             service._undo = undo.pop_all()
         return service
@@ -233,6 +250,7 @@ class Service:
             index=indexer.index,
             indexed=ledger.head.height,  # the indexer reads what the store lacks by itself
             sent=outbox.sent_height,
+            network=self._gateway,
         )
         if not settings.exists():
             write_json(settings, {"slots": engine.slots})
@@ -244,7 +262,7 @@ class Service:
         self.worker = Worker(
             self.desk,
             config.queue,
-            batch=config.batch,
+            batch=config.batch if self._gateway is None else max(config.batch, _NETWORK_BATCH),
             decided=self._decided,
             failed=indexer.look,
             ticked=lambda desk: watching.ticked(),
@@ -326,10 +344,12 @@ class Service:
             watch=lambda: watching.watch.values,
             backlog=lambda: _backlog(outbox),
             index_lag=lambda: indexer.lag,
+            voting=None if self._gateway is None else (lambda: self._gateway.voting if self._gateway else 0),
         )
 
         def notes() -> list[str]:
-            return [*watching.notes(), *(["index-behind"] if indexer.problem else [])]
+            behind = ["index-behind"] if indexer.problem else []
+            return [*watching.notes(), *behind, *(self._gateway.notes() if self._gateway else [])]
 
         return Backend(
             intake=intake,
@@ -347,8 +367,13 @@ class Service:
         )
 
 
-def serve(config: ServeConfig, model: Callable[[], Model]) -> Mapping[str, Any]:
+def serve(
+    config: ServeConfig, model: Callable[[], Model], *, network: "Network | None" = None
+) -> Mapping[str, Any]:
     """Serves until a signal ends it.
+
+    Args:
+        config, model, network: see ``Service.open``.
 
     Returns:
         What it was, at its end.
@@ -356,12 +381,19 @@ def serve(config: ServeConfig, model: Callable[[], Model]) -> Mapping[str, Any]:
     Raises:
         PhalanxError: see ``Service.open`` and ``Service.run``.
     """
-    with Service.open(config, model) as service:
+    with Service.open(config, model, network=network) as service:
         facts = service.facts()
         made = "new tokens in" if service.notice else "tokens:"
         _LOG.info("serving %s in %s mode; %s %s", facts["url"], facts["mode"], made, facts["tokens"])
         service.run()
         return service.facts()
+
+
+def gateway_to(network: "Network", patience_s: float) -> "Gateway":
+    """What the desk asks where a network decides; that takes an extra which serving alone does not."""
+    from phalanx.service.consensus.gateway import Gateway
+
+    return Gateway(network, patience_s=patience_s)
 
 
 def _backlog(outbox: Outbox) -> float:

@@ -23,6 +23,7 @@ _ENTRIES = 64  # agreed on and not yet taken; the nodes keep the rest
 _EVENTS = 256
 _BYTES = SUBMISSION_BYTES // 2  # in base64 and with its signature a submission is longer than its events
 _TICK_S = 0.2
+_SILENT = 8  # batches in a row without a vote of a member
 
 
 class Gateway:
@@ -34,14 +35,13 @@ class Gateway:
 
     Attributes:
         n, f, patience_s, out: see ``Remote``.
-        voting: members whose votes were received for the last batch.
     """
 
     def __init__(self, network: Network, *, patience_s: float = 5.0) -> None:
         self.n, self.f = network.chain.n, network.chain.f
         self.patience_s = patience_s
         self.out = False
-        self.voting = self.n
+        self._missed = [0] * self.n
         self._network = network
         self._asked: set[str] = set()
         self._entries: queue.Queue[Entry] = queue.Queue(_ENTRIES)
@@ -91,8 +91,10 @@ class Gateway:
                 self._first = self._entries.get(timeout=wait_s) if wait_s > 0 else self._entries.get_nowait()
             except queue.Empty:
                 return None
-            told = self._first.body["consensus"]
-            self.voting = sum(model is not None for model in told["models"])
+            models = self._first.body["consensus"]["models"]
+            self._missed = [
+                before + 1 if model is None else 0 for before, model in zip(self._missed, models, strict=True)
+            ]
         return self._first
 
     def done(self) -> None:
@@ -112,9 +114,14 @@ class Gateway:
         return () if self._client is None else self._client.follower.evidence
 
     @property
-    def silent(self) -> int:
-        """Members whose votes were missing in the last batch."""
-        return self.n - self.voting
+    def voting(self) -> int:
+        """Members of whom a vote was received lately; a slow one misses some batches."""
+        return sum(missed < _SILENT for missed in self._missed)
+
+    def notes(self) -> list[str]:
+        """What an operator should look at: codes of a closed list."""
+        found = ["no-quorum"] if self.out else []
+        return found + (["member-silent"] if self.voting < self.n else [])
 
     def _submit(self, events: Sequence[LiveEvent]) -> None:
         assert self._client is not None
