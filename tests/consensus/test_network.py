@@ -300,3 +300,17 @@ def test_a_nodes_process_refuses_what_is_not_its_own(
     monkeypatch.setenv(CRASH_VARIABLE, "commit")
     with pytest.raises(UsageError, match="commit:before:5"):
         crashing(Answers(), tmp_path)
+
+
+def test_a_crash_can_be_told_while_a_node_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda pid, number: killed.append(number))
+    monkeypatch.setenv(CRASH_VARIABLE, "watch")
+    handler = crashing(Answers(), tmp_path)
+    handler.handle("commit", None)
+    (tmp_path / "drill.crash").write_text("commit:after:2\n")
+    for kind in ("commit", "info", "check_tx"):
+        handler.handle(kind, None)
+    assert not killed and not (tmp_path / "drill.crashed").exists()
+    handler.handle("commit", None)
+    assert killed == [signal.SIGKILL] and (tmp_path / "drill.crashed").exists()

@@ -2,7 +2,8 @@
 
 ``PHALANX_DRILL_CRASH=commit:before:5`` kills the process (SIGKILL) before it answers the fifth request ``commit``;
 ``commit:after:5`` once the answer is worked out, before the engine has it. It happens once a folder: the file
-``drill.crashed`` says that it did.
+``drill.crashed`` says that it did. ``PHALANX_DRILL_CRASH=watch`` looks at each request whether a file ``drill.crash``
+has come that names such a place, counts from then on, and can be told again.
 """
 
 import os
@@ -17,7 +18,7 @@ from phalanx.service.consensus.server import Handler
 __all__ = ["CRASH_VARIABLE", "crashing"]
 
 CRASH_VARIABLE = "PHALANX_DRILL_CRASH"
-"""Where to crash: ``kind:before|after:count``."""
+"""Where to crash: ``kind:before|after:count``, or ``watch``."""
 
 
 def crashing(handler: Handler, folder: Path) -> Handler:
@@ -28,15 +29,22 @@ def crashing(handler: Handler, folder: Path) -> Handler:
     """
     wanted = os.environ.get(CRASH_VARIABLE)
     mark = folder / "drill.crashed"
+    if wanted == "watch":
+        return _Watching(handler, folder / "drill.crash", mark)
     if not wanted or mark.exists():
         return handler
+    return _Crashing(handler, mark, *_place(wanted))
+
+
+def _place(wanted: str) -> tuple[str, str, int]:
     kind, _, rest = wanted.partition(":")
     when, _, count = rest.partition(":")
     if when not in ("before", "after") or not count.isdigit():
         raise UsageError(
-            f"{CRASH_VARIABLE}={wanted}; expected a kind of request, before or after, and a count: commit:before:5"
+            f"{CRASH_VARIABLE}={wanted}; expected a kind of request, before or after, and a count: commit:before:5; "
+            "or watch"
         )
-    return _Crashing(handler, mark, kind, when, int(count))
+    return kind, when, int(count)
 
 
 class _Crashing:
@@ -61,3 +69,18 @@ class _Crashing:
     def _crash(self) -> None:
         self._mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+class _Watching:
+    def __init__(self, handler: Handler, told: Path, mark: Path) -> None:
+        self._handler = handler
+        self._told = told
+        self._mark = mark
+        self._crashing: _Crashing | None = None
+
+    def handle(self, kind: str, request: Any) -> Any:
+        if self._crashing is None and self._told.exists():
+            place = _place(self._told.read_text().strip())
+            self._told.unlink()
+            self._crashing = _Crashing(self._handler, self._mark, *place)
+        return (self._crashing or self._handler).handle(kind, request)

@@ -1,5 +1,6 @@
 """Keeps one node running: its application process, its engine, both started anew when one of them ends."""
 
+import contextlib
 import json
 import logging
 import os
@@ -18,11 +19,13 @@ __all__ = ["Supervised"]
 
 _LOG = logging.getLogger(__name__)
 _READY_S = 120.0
-_STOP_S, _LOST_S = 10.0, 0.3
+_STOP_S = 10.0
 _BACKOFF_S = (0.1, 5.0)
-_STEADY_S = 10.0  # a node that ran as long starts again without delay
+_STEADY_S = 5.0  # a node whose engine ran as long starts again without delay
 _IN_A_ROW = 3  # failures of an engine until its application, too, is started anew
 _TICK_S = 0.02
+_ROOM, _ROOM_TICK_S = 16 << 20, 0.2  # bytes that a start needs: the engine's tables are written anew
+_DEAD = b"CONSENSUS FAILURE"  # the engine says so and lives on, deciding nothing
 
 
 class Supervised:
@@ -30,6 +33,9 @@ class Supervised:
 
     The application holds the other end of a pipe from this process, and the engine ends when the application does: none
     outlives this process, however that ends.
+
+    An engine whose consensus has failed (a disk that was full, above all) does not end by itself, and answers as if it
+    were well: it is known by its log and killed. On a full disk nothing is started until there is room.
 
     Args:
         folder: of the node.
@@ -101,16 +107,19 @@ class Supervised:
     def _run(self) -> None:
         wait, failures = 0.0, 0
         while not self._stopping.wait(wait):
-            began = time.monotonic()
+            self._wait_for_room()
+            ran_s = 0.0
             try:
                 if not _runs(self._application):
                     _ended(self._application, _STOP_S)
                     self._start_application()
                 self._start_engine()
+                began = time.monotonic()
                 self._wait_for_an_end()
+                ran_s = time.monotonic() - began
             except (OSError, RunError) as problem:
                 _LOG.error("%s: %s", self._folder, problem)
-            steady = time.monotonic() - began > _STEADY_S
+            steady = ran_s > _STEADY_S
             failures = 0 if steady else failures + 1
             # an application that lost its engine serves the next one, and keeps its member as it is
             keep = _runs(self._application) and failures <= _IN_A_ROW and not self._stopping.is_set()
@@ -125,6 +134,8 @@ class Supervised:
             )
 
     def _start_application(self) -> None:
+        if self._stopping.is_set():
+            return
         with open(self._folder / "node.log", "ab") as log, self._lock:
             self._application = subprocess.Popen(
                 [*self._wrap, sys.executable, "-m", "phalanx.service.consensus", str(self._folder)],
@@ -156,15 +167,33 @@ class Supervised:
         if self._stopping.is_set():
             return
         (self._folder / RPC_SOCKET).unlink(missing_ok=True)
-        with open(self._folder / "engine.log", "ab") as log, self._lock:
+        with self._lock:
             self._engine = subprocess.Popen(
                 [*self._wrap, self._engine_path, "start", "--home", "."],
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        threading.Thread(
+            target=_keep_log,
+            args=(self._engine, self._folder / "engine.log"),
+            name=f"log of {self._folder.name}",
+            daemon=True,
+        ).start()
+
+    def _wait_for_room(self) -> None:
+        free = _free(self._folder)
+        if free < _ROOM and not self._stopping.is_set():
+            _LOG.error(
+                "%s: %d bytes are free; the node starts once there are %d. Make room",
+                self._folder,
+                free,
+                _ROOM,
+            )
+        while _free(self._folder) < _ROOM and not self._stopping.wait(_ROOM_TICK_S):
+            pass
 
     def _wait_for_an_end(self) -> None:
         while not self._stopping.wait(_TICK_S):
@@ -175,8 +204,7 @@ class Supervised:
     def _end(self, *, engine_only: bool) -> None:
         """Ends the engine, then the application where it is not to be kept."""
         # an engine whose application has gone waits for it in vain when it is asked to end
-        patience = _STOP_S if _runs(self._application) else _LOST_S
-        _ended(self._engine, patience)
+        _ended(self._engine, _STOP_S if _runs(self._application) else 0.0)
         if not engine_only:
             _ended(self._application, _STOP_S)
         with self._lock:
@@ -189,15 +217,35 @@ def _ended(process: subprocess.Popen[bytes] | None, patience_s: float) -> None:
     if process is None:
         return
     if process.poll() is None:
-        process.terminate()
+        if patience_s > 0.0:
+            process.terminate()
         try:
             process.wait(patience_s)
         except subprocess.TimeoutExpired:
             process.kill()
     process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            pipe.close()
+    if process.stdin is not None:  # an application's; an engine's output is read to its end elsewhere
+        process.stdin.close()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def _keep_log(engine: "subprocess.Popen[bytes]", path: Path) -> None:
+    """Writes an engine's output to its log until it ends, and kills it once it says that it decides nothing more."""
+    output = engine.stdout
+    assert output is not None
+    with output:
+        for line in output:
+            with contextlib.suppress(OSError), open(path, "ab") as log:
+                log.write(line)
+            if _DEAD in line:
+                _LOG.error("%s: its engine's consensus has failed; see %s", path.parent, path.name)
+                engine.kill()
+
+
+def _free(folder: Path) -> int:
+    about = os.statvfs(folder)
+    return about.f_bavail * about.f_frsize
 
 
 def _runs(process: subprocess.Popen[bytes] | None) -> bool:
