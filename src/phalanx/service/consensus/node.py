@@ -23,10 +23,10 @@ from phalanx.service.consensus.door import Door
 from phalanx.service.consensus.hosts import Hosts
 from phalanx.service.consensus.listener import Address
 from phalanx.service.consensus.member import Member, Voter
+from phalanx.service.consensus.mending import open_mended
 from phalanx.service.consensus.rpc import EngineRpc
 from phalanx.service.consensus.server import Server
 from phalanx.service.keys import SigningKey
-from phalanx.service.ledger import Ledger
 from phalanx.service.ledger_entry import Entry
 from phalanx.service.statements import Statement
 
@@ -149,7 +149,7 @@ def serve_node(folder: Path, ended: threading.Event, ready: Callable[[], None]) 
         )
     with contextlib.ExitStack() as stack:
         where = folder / LEDGER
-        ledger = stack.enter_context(Ledger.open(where, key, member=name, members=chain.keys))
+        ledger = stack.enter_context(open_mended(where, key, member=name, members=chain.keys))
         member = file.make_member(folder)
         voter = Voter(member)
         stack.callback(voter.close)
