@@ -139,7 +139,8 @@ class Up(ServiceOptions):
         if "slots" in file.options:
             options["slots"] = file.options["slots"]  # what is remembered depends on it
         if file.member != _MEMBER:
-            raise UsageError(f"up: {node}: its member is {file.member}, none of a trained committee")
+            _LOG.warning("node %s has a member of its own, %s, and keeps it", file.name, file.member)
+            return
         if options != file.options:
             if options["run"] != file.options.get("run"):
                 _LOG.info("node %s votes with %s from now on", file.name, run)
