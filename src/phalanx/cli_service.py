@@ -90,7 +90,7 @@ class ServiceOptions:
         from phalanx.service.drift import WatchConfig
         from phalanx.service.http_server import ServerConfig
         from phalanx.service.policy import SafetyPolicy, read_policy
-        from phalanx.service.serving import ServeConfig
+        from phalanx.service.serve_config import ServeConfig
         from phalanx.service.webhooks import read_destinations
 
         policy = SafetyPolicy() if self.policy is None else read_policy(self.policy)

@@ -13,7 +13,7 @@ from phalanx.errors import RunError, UsageError
 from phalanx.runtime.decide import shielded
 from phalanx.service.consensus.committee_member import CommitteeMember
 from phalanx.service.consensus.member import Member
-from phalanx.service.engine import Engine, EngineConfig
+from phalanx.service.engine import Engine, EngineConfig, Mark
 from phalanx.service.records import LiveEvent
 from phalanx.stl.shield import Shield
 from phalanx.stl.specs import parse_specs
@@ -22,6 +22,7 @@ MODEL = model(threshold=0.5)
 CONFIG = replace(SMALL, answering="all", slots=32)
 ITEMS = many(120, processes=90, seed=2)
 SHARED: dict[str, Engine] = {}
+BLANK: dict[str, Mark] = {}
 
 
 class Reference:
@@ -49,9 +50,6 @@ def blank() -> Engine:
     engine.back(mark)
     BLANK["blank"] = engine.mark()
     return engine
-
-
-BLANK: dict[str, object] = {}
 
 
 def member(place: int = 1) -> CommitteeMember:

@@ -19,7 +19,8 @@ from phalanx.service.ledger import read_entries
 from phalanx.service.ledger_bodies import event_to_json
 from phalanx.service.model import Model
 from phalanx.service.policy import SafetyPolicy
-from phalanx.service.serving import ServeConfig, Service, serve
+from phalanx.service.serve_config import ServeConfig
+from phalanx.service.serving import Service, serve
 from phalanx.service.worker import QueueConfig
 
 PATIENCE_S = 120.0

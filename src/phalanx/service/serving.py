@@ -13,7 +13,7 @@ import math
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +25,9 @@ from phalanx.service.clock import Clock, SystemClock
 from phalanx.service.commands import Command
 from phalanx.service.delivery import Delivery
 from phalanx.service.desk import Answer, Desk, DeskConfig
-from phalanx.service.drift import WatchConfig
-from phalanx.service.endpoints import Backend, HttpConfig
+from phalanx.service.endpoints import Backend
 from phalanx.service.engine import EngineConfig
-from phalanx.service.http_server import ServerConfig, bind, is_loopback, make_server
+from phalanx.service.http_server import bind, is_loopback, make_server
 from phalanx.service.indexing import Indexer, StoreIndex
 from phalanx.service.intake import Intake
 from phalanx.service.keys import SigningKey
@@ -36,17 +35,16 @@ from phalanx.service.ledger import Ledger
 from phalanx.service.metrics import Metrics, Source
 from phalanx.service.model import Model
 from phalanx.service.outbox import Outbox
-from phalanx.service.policy import SafetyPolicy
 from phalanx.service.records import LiveEvent
 from phalanx.service.redaction import redact, redact_event
+from phalanx.service.serve_config import ServeConfig
 from phalanx.service.store import Store
 from phalanx.service.syncing import LedgerBrokenError
 from phalanx.service.tokens import TokenFile, first_tokens
 from phalanx.service.watching import Watching
-from phalanx.service.webhooks import Destination
-from phalanx.service.worker import QueueConfig, UnavailableError, Worker
+from phalanx.service.worker import UnavailableError, Worker
 
-__all__ = ["ServeConfig", "Service", "serve"]
+__all__ = ["Service", "serve"]
 
 if TYPE_CHECKING:
     from phalanx.service.consensus.gateway import Gateway
@@ -54,49 +52,6 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("phalanx")
 _NETWORK_BATCH = 1024  # events that a network decides at once: a batch costs it two rounds, however small
-
-
-@dataclass(frozen=True)
-class ServeConfig:
-    """How a service runs.
-
-    Attributes:
-        folder: of its state; made where it is missing, for its owner alone.
-        host, port: where it listens; port 0: any.
-        policy: what may take effect.
-        tokens: file of tokens; ``tokens.txt`` of the folder unless given.
-        database: of the index: a path or a URL; ``decisions.sqlite`` of the folder unless given.
-        insecure: whether other addresses than loopback may do without TLS.
-        slots: processes remembered; what the folder was begun with, else 4096, unless given.
-        batch: events decided in one step.
-        destinations: where messages go.
-        keep_days: how long the index keeps decisions; 0: for ever. The ledger keeps all.
-        watch: limits of drift and calibration.
-        queue, http, server: limits.
-        patience_s: how long a network of nodes may take until the answer is an alert without a quorum.
-    """
-
-    folder: Path
-    host: str = "127.0.0.1"
-    port: int = 8414
-    policy: SafetyPolicy = SafetyPolicy()
-    tokens: Path | None = None
-    database: str | None = None
-    insecure: bool = False
-    slots: int | None = None
-    batch: int = 256
-    destinations: tuple[Destination, ...] = ()
-    keep_days: float = 30.0
-    watch: WatchConfig = WatchConfig()
-    queue: QueueConfig = QueueConfig()
-    http: HttpConfig = HttpConfig()
-    server: ServerConfig = ServerConfig()
-    patience_s: float = 5.0
-
-    @property
-    def token_file(self) -> Path:
-        """Where the hashes of tokens are."""
-        return self.tokens or self.folder / "tokens.txt"
 
 
 class Service:
