@@ -125,7 +125,8 @@ class Application:
         if self._state.height:
             raise DataError(
                 f"the engine begins the chain anew, but the ledger is at height {self._state.head.height}. Give back "
-                "the engine's data, or put the ledger aside: the node then fetches all from the others"
+                f"the engine's data, or cut the ledger off after height {self._chain.begins} (0: put it aside): the "
+                "node then fetches the rest from the others"
             )
         return abci.ResponseInitChain(app_hash=self._state.app_hash)
 
@@ -274,7 +275,7 @@ class Application:
             said = [statement_of(raw, member.public, member.name, ballot) for raw in (heard, other)]
             if said[0] is not None and said[1] is not None and said[0].message != said[1].message:
                 self.counters["evidence"] += 1
-                self._accuse(equivocation(said[0], said[1], self._chain.keys))
+                self._accuse(equivocation(said[0], said[1], self._chain.current))
         self._heard = {key: raw for key, raw in self._heard.items() if key[0] > ballot.height}
 
     def _commit(self, request: abci.RequestCommit) -> abci.ResponseCommit:

@@ -149,7 +149,8 @@ class Client:
             where = agreed.of(name)
             if waiting is not None and where is not None:
                 waiting.answer.set_result(agreed.decisions(waiting.events, where, self._chain.f))
-        self._told(agreed)
+        if agreed.submissions:  # else it is no batch: an epoch begins
+            self._told(agreed)
 
     def _retry(self) -> None:
         while not self._stopping.wait(self._retry_s / 4):

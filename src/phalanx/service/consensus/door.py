@@ -99,7 +99,7 @@ class Door:
 
     def publish(self, entry: Entry) -> None:
         """Answers about an entry to all who follow."""
-        told = message(reply_to(self._chain, self._name, self._key, entry).to_json())
+        told = self._reply(entry)
         with self._came:
             self._recent.append((entry.height, told))
             self._height = entry.height
@@ -180,8 +180,12 @@ class Door:
                 start += len(kept)
             else:
                 for entry in self._entries(start):
-                    yield message(reply_to(self._chain, self._name, self._key, entry).to_json())
+                    if self._name in entry.signatures:  # else it is from before this node took part
+                        yield self._reply(entry)
                     start = entry.height + 1
+
+    def _reply(self, entry: Entry) -> bytes:
+        return message(reply_to(self._chain, self._name, self._key, entry).to_json())
 
 
 def _height(value: Any) -> int:

@@ -10,7 +10,9 @@ from phalanx.errors import UsageError
 from phalanx.service.consensus.chain import Chain
 from phalanx.service.consensus.follower import Follower, entry_of
 from phalanx.service.consensus.listener import Address
+from phalanx.service.consensus.replacement import members_after
 from phalanx.service.consensus.replies import Agreed
+from phalanx.service.ledger import MEMBERS_FILE
 from phalanx.service.ledger_entry import Entry, entry_line
 from phalanx.service.ledger_files import ending, segment_name
 
@@ -29,14 +31,22 @@ class Enforcer:
         doors: addresses of the nodes' sockets.
         folder: of the enforcer's ledger.
         act: what to do with a decided batch; in the order of the ledger, each height once a run.
+        replacements: entries that replaced a member, signed by those who agreed (``replacing``). Members other than the
+            folder's are believed where these lead to them alone.
 
     Raises:
-        UsageError: another enforcer uses the folder.
-        DataError: the ledger there does not verify at its end.
+        UsageError: another enforcer uses the folder, or it knows other members.
+        DataError: the ledger there does not verify at its end, or goes on otherwise than a replacement says.
     """
 
     def __init__(
-        self, chain: Chain, doors: Sequence[Address], folder: Path, act: Callable[[Entry], None]
+        self,
+        chain: Chain,
+        doors: Sequence[Address],
+        folder: Path,
+        act: Callable[[Entry], None],
+        *,
+        replacements: Sequence[Entry] = (),
     ) -> None:
         self._chain = chain
         self._doors = doors
@@ -50,7 +60,11 @@ class Enforcer:
             raise UsageError(
                 f"{folder}: another enforcer uses this folder. Stop it, or name another"
             ) from None
-        chain.keys.save(folder / "members.json")
+        try:
+            members_after(folder, chain.keys, replacements).save(folder / MEMBERS_FILE)
+        except BaseException:
+            os.close(self._folder)
+            raise
         found = ending(folder)
         path = folder / segment_name(1)
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -80,7 +94,8 @@ class Enforcer:
 
     def _take(self, agreed: Agreed) -> None:
         entry = entry_of(self._doors, agreed)
-        self._act(entry)
+        if entry.kind == "batch":
+            self._act(entry)
         line = memoryview(entry_line(entry))
         while line:
             line = line[os.write(self._file, line) :]

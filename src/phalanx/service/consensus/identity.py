@@ -11,7 +11,7 @@ from typing import Any
 
 from phalanx.files import write_json
 
-__all__ = ["BLOCK_BYTES", "EngineKeys", "address_of", "genesis", "make_keys", "write_private"]
+__all__ = ["BLOCK_BYTES", "EngineKeys", "address_of", "begin_data", "genesis", "make_keys", "write_private"]
 
 BLOCK_BYTES = 8 << 20
 """Bytes of the largest block."""
@@ -51,7 +51,7 @@ def make_keys(home: Path) -> EngineKeys:
     """
     home.mkdir(parents=True, exist_ok=True)
     home.chmod(0o700)
-    (home / "data").mkdir(mode=0o700, exist_ok=True)
+    begin_data(home / "data")
     private, public = _pair()
     write_private(
         home / "config" / "priv_validator_key.json",
@@ -61,13 +61,18 @@ def make_keys(home: Path) -> EngineKeys:
             "priv_key": {"type": "tendermint/PrivKeyEd25519", "value": _base64(private + public)},
         },
     )
-    write_private(home / "data" / "priv_validator_state.json", {"height": "0", "round": 0, "step": 0})
     node_private, node_public = _pair()
     write_private(
         home / "config" / "node_key.json",
         {"priv_key": {"type": "tendermint/PrivKeyEd25519", "value": _base64(node_private + node_public)}},
     )
     return EngineKeys(public.hex(), address_of(node_public).hex())
+
+
+def begin_data(folder: Path) -> None:
+    """Makes the folder in which an engine keeps its blocks, and what it has signed, for the beginning of a chain."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    write_private(folder / "priv_validator_state.json", {"height": "0", "round": 0, "step": 0})
 
 
 def write_private(path: Path, value: Any) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from phalanx.errors import DataError, RunError, UsageError
-from phalanx.files import read_structured, write_json, write_text
+from phalanx.files import write_text
 from phalanx.service.consensus import engine, identity
 from phalanx.service.consensus.chain import Chain, ChainMember
 from phalanx.service.consensus.client import Client
@@ -18,7 +18,8 @@ from phalanx.service.consensus.enforcer import Enforcer
 from phalanx.service.consensus.follower import ask
 from phalanx.service.consensus.hosts import DOOR_KEY, Host, Hosts, parse_hosts
 from phalanx.service.consensus.listener import Address
-from phalanx.service.consensus.node import DOOR_SOCKET, MEMBER_KEY, NodeFile
+from phalanx.service.consensus.network_file import GATEWAY, GATEWAY_KEY, GATEWAY_TLS, NetworkFile
+from phalanx.service.consensus.node import MEMBER_KEY
 from phalanx.service.consensus.replies import Agreed
 from phalanx.service.consensus.supervise import Supervised
 from phalanx.service.consensus.tls import make_certificate
@@ -28,8 +29,6 @@ from phalanx.service.records import LiveDecision, LiveEvent
 
 __all__ = ["Network", "create_network"]
 
-_FILE, _FORMAT = "network.json", "phalanx-network-1"
-_GATEWAY, _GATEWAY_KEY, _GATEWAY_TLS = "gateway", "gateway.pem", "gateway-tls.pem"
 _DRILL = "phalanx.service.consensus.member:drill_member"
 _LOOPBACK = "127.0.0.1"
 
@@ -70,7 +69,7 @@ def create_network(
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder}: is there already. Name another folder, or delete this one")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    gateway = SigningKey.create(folder / _GATEWAY_KEY)
+    gateway = SigningKey.create(folder / GATEWAY_KEY)
     names = [f"node{place}" for place in range(n)]
     members, peers = [], {}
     for name in names:
@@ -81,7 +80,7 @@ def create_network(
     chain = Chain(
         f"phalanx-{secrets.token_hex(6)}",
         tuple(members),
-        {_GATEWAY: gateway.public},
+        {GATEWAY: gateway.public},
         mode,
         batch_events,
         window,
@@ -94,20 +93,12 @@ def create_network(
                 name: Host(*place, peers[name], make_certificate(folder / name / DOOR_KEY, name))
                 for name, place in zip(names, places, strict=True)
             },
-            {_GATEWAY: make_certificate(folder / _GATEWAY_TLS, _GATEWAY)},
+            {GATEWAY: make_certificate(folder / GATEWAY_TLS, GATEWAY)},
         )
+    file = NetworkFile(chain, peers, where, member, options or {})
     for name in names:
-        NodeFile(chain, name, member, options or {}, where).save(folder / name)
-        identity.genesis(
-            folder / name / "config" / "genesis.json",
-            chain=chain.name,
-            time=began,
-            validators={m.name: m.validator for m in members},
-            state=chain.to_json(),
-        )
-    # last: a folder without it is not a network
-    form = {"format": _FORMAT, "chain": chain.to_json(), "peers": peers, "hosts": where and where.to_json()}
-    write_json(folder / _FILE, form)
+        file.write_node(folder / name, name, began)
+    file.save(folder)  # last: a folder without it is not a network
 
 
 class Network:
@@ -137,20 +128,23 @@ class Network:
         addresses: Sequence[str] | None = None,
         wrap: Mapping[int, Sequence[str]] | None = None,
     ) -> None:
-        form = read_structured(folder / _FILE, "network's file")
-        if not isinstance(form, dict) or form.get("format") != _FORMAT:
-            raise RunError(f"{folder / _FILE}: not a network's file. Make the network anew")
+        self._file = NetworkFile.load(folder)
         self.folder = folder
-        self.chain = Chain.from_json(form["chain"])
-        self._peers: Mapping[str, str] = form["peers"]
-        self._hosts = Hosts.from_json(form["hosts"]) if form.get("hosts") else None
+        self.chain = self._file.chain
         self._client: Client | None = None
         if addresses is not None and len(addresses) != self.chain.n:
             raise UsageError(f"{len(addresses)} addresses for {self.chain.n} nodes; give one a node")
         self._addresses = addresses
-        self.doors: tuple[Address, ...] = tuple(self._door(member.name) for member in self.chain.members)
+        self.doors: tuple[Address, ...] = tuple(
+            self._file.door(folder, member.name) for member in self.chain.members
+        )
         self.nodes: tuple[Supervised, ...] = ()
         if not self.remote:
+            begun = self._file.unfinished(folder)
+            if begun is not None:
+                raise UsageError(
+                    f"{folder}: the replacement of {begun[1].member!r} was interrupted. Replace it again"
+                )
             binary, drills, words = engine.find(), environment or {}, wrap or {}
             self.nodes = tuple(
                 Supervised(folder / member.name, binary, drills.get(place), wrap=words.get(place, ()))
@@ -160,12 +154,7 @@ class Network:
     @property
     def remote(self) -> bool:
         """Whether its nodes run on hosts of their own, joined there, and nothing is started here."""
-        return self._hosts is not None
-
-    def _door(self, name: str) -> Address:
-        if self._hosts is None:
-            return self.folder / name / DOOR_SOCKET
-        return self._hosts.door(name, self.folder / _GATEWAY_TLS)
+        return self._file.hosts is not None
 
     def start(self, wait_s: float = 120.0) -> None:
         """Starts all nodes, except those on hosts of their own, and waits until enough of them take part.
@@ -220,12 +209,13 @@ class Network:
         self, *, agreed: Callable[[Agreed], None] = lambda agreed: None, since: int | None = None
     ) -> Client:
         """A gateway to this network, to be used in a with block; see ``Client``."""
-        key = SigningKey.load(self.folder / _GATEWAY_KEY)
-        return Client(self.chain, self.doors, _GATEWAY, key, agreed=agreed, since=since)
+        key = SigningKey.load(self.folder / GATEWAY_KEY)
+        return Client(self.chain, self.doors, GATEWAY, key, agreed=agreed, since=since)
 
     def enforcer(self, act: Callable[[Entry], None]) -> Enforcer:
         """What acts on this network's decisions, to be used in a with block; see ``Enforcer``."""
-        return Enforcer(self.chain, self.doors, self.folder / "enforcer", act)
+        replacements = [found.entry for found in self._file.replacements(self.folder)]
+        return Enforcer(self.chain, self.doors, self.folder / "enforcer", act, replacements=replacements)
 
     def submit(self, events: Sequence[LiveEvent]) -> "Future[tuple[LiveDecision, ...]]":
         """Hands events to the committee through a client of the network's own; see ``Client.submit``."""
@@ -251,7 +241,7 @@ class Network:
         given = self._addresses or [f"{_LOOPBACK}:{port}" for port in _free_ports(self.chain.n)]
         addresses = {member.name: address for member, address in zip(self.chain.members, given, strict=True)}
         for name in addresses:
-            peers = [f"{self._peers[other]}@{addresses[other]}" for other in addresses if other != name]
+            peers = [f"{self._file.peers[other]}@{addresses[other]}" for other in addresses if other != name]
             text = engine.configuration(moniker=name, p2p=addresses[name], peers=peers)
             write_text(self.folder / name / "config" / "config.toml", text)
 

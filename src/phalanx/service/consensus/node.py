@@ -32,6 +32,7 @@ from phalanx.service.statements import Statement
 
 __all__ = [
     "ABCI_SOCKET",
+    "APPROVED",
     "DOOR_SOCKET",
     "LEDGER",
     "LISTEN_VARIABLE",
@@ -50,6 +51,9 @@ MEMBER_KEY, LEDGER, EVIDENCE = "member.pem", "ledger", "evidence"
 
 LISTEN_VARIABLE = "PHALANX_LISTEN"
 """Address to bind of a node on a host of its own, where it is not the one under which others know the host."""
+
+APPROVED = "approved.json"
+"""In a node's folder: the replacement of a member that this one has signed; it takes no part in the chain before it."""
 
 _FILE = "node.json"
 
@@ -146,6 +150,11 @@ def serve_node(folder: Path, ended: threading.Event, ready: Callable[[], None]) 
     if chain.members[chain.place_of(name)].public != key.public:
         raise UsageError(
             f"{folder / MEMBER_KEY}: not the key of member {name!r} in this network. Give its own"
+        )
+    if (folder / APPROVED).exists():
+        raise UsageError(
+            f"{folder / APPROVED}: this member has signed that the network goes on with another member. Adopt that "
+            "here; or delete the file where no node has adopted it and none will"
         )
     with contextlib.ExitStack() as stack:
         where = folder / LEDGER

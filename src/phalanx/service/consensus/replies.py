@@ -55,8 +55,8 @@ class Agreed:
 
     Attributes:
         height: of the ledger's entry.
-        digest: of the batch: whoever acts on it acts once a digest.
-        submissions: digest and number of events of each, in order.
+        digest: of the batch: whoever acts on it acts once a digest; empty where the entry begins an epoch.
+        submissions: digest and number of events of each, in order; none where the entry begins an epoch.
         verdicts: one an event.
         votes: of each member by place, one an event; None where its vote was not received.
         models: hash of each member's parameters, by place, None where its vote was not received.
@@ -123,8 +123,10 @@ def reply_to(chain: Chain, name: str, key: SigningKey, entry: Entry) -> Reply:
         chain: of the network.
         name: of the node's member.
         key: its key.
-        entry: of a decided batch.
+        entry: of its ledger, signed by it.
     """
+    if entry.kind != "batch":
+        return _reply(chain, name, key, entry, _nothing_decided(chain, entry))
     body, told = entry.body, entry.body["consensus"]
     columns = zip(*(decision["votes"] for decision in body["decisions"]), strict=True)
     content = {
@@ -136,6 +138,23 @@ def reply_to(chain: Chain, name: str, key: SigningKey, entry: Entry) -> Reply:
         "models": told["models"],
         "mode": body["mode"],
     }
+    return _reply(chain, name, key, entry, content)
+
+
+def _nothing_decided(chain: Chain, entry: Entry) -> Mapping[str, Any]:
+    """What is answered about the entry that begins an epoch: no batch, no verdicts."""
+    return {
+        "batch": "",
+        "entry": entry.hash,
+        "submissions": [],
+        "verdicts": "",
+        "votes": [""] * chain.n,
+        "models": [None] * chain.n,
+        "mode": chain.mode,
+    }
+
+
+def _reply(chain: Chain, name: str, key: SigningKey, entry: Entry, content: Mapping[str, Any]) -> Reply:
     said = Statement.signed(key, name, entry.height, "reply", content, chain.name)
     return Reply(said, entry.signatures[name])
 
@@ -157,14 +176,14 @@ class Tally:
         self.refused = 0
         self._chain = chain
         self._window = window
-        self._keys = {member.name: member.public for member in chain.members}
-        self._heard: dict[str, OrderedDict[int, Reply]] = {name: OrderedDict() for name in self._keys}
+        self._keys = chain.keys
+        self._heard: dict[str, OrderedDict[int, Reply]] = {m.name: OrderedDict() for m in chain.members}
         self._agreed: OrderedDict[int, None] = OrderedDict()
 
     def add(self, reply: Reply) -> Agreed | None:
         """Counts a reply; returns what was agreed on, once a height, when it is the one that was missing."""
         said = reply.said
-        public = self._keys.get(said.member)
+        public = self._keys.public(said.member, said.height)
         if said.chain != self._chain.name or said.about != "reply" or public is None:
             self.refused += 1
             return None
@@ -178,7 +197,7 @@ class Tally:
             return None
         if before is not None:  # the first answer stays
             if before.said.message != said.message and len(self.evidence) < self._window:
-                self.evidence.append(equivocation(before.said, said, self._chain.keys))
+                self.evidence.append(equivocation(before.said, said, self._keys))
             return None
         heard[said.height] = reply
         _forget(heard, self._window)

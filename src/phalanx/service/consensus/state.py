@@ -177,14 +177,23 @@ def restore(chain: Chain, folder: Path, head: Head) -> tuple[State, Recent]:
     """The state that a ledger tells of, and what was ordered lately.
 
     Raises:
-        DataError: it is not a ledger of this chain.
+        DataError: it is not a ledger of this chain, or one that ends before this chain begins.
     """
     recent = Recent(chain.window)
     state = State()
+    if head.height < chain.begins:
+        raise DataError(
+            f"{folder}: ends at height {head.height}, and the chain {chain.name!r} goes on from {chain.begins}. Copy "
+            "another node's ledger, up to that height"
+        )
     if head.height == 0:
         return state, recent
     for entry in read_entries(folder, max(1, head.height - chain.window)):
         told = _told(chain, folder, entry)
+        if told is None:
+            if entry.height == head.height:
+                state = State(head=entry.head, root=_root(entry.hash, GENESIS))
+            continue
         # what an entry decides was ordered when the ledger had one entry less
         recent.add(entry.height - 1, [s["digest"] for s in told["submissions"]])
         if entry.height == head.height:
@@ -198,23 +207,30 @@ def restore(chain: Chain, folder: Path, head: Head) -> tuple[State, Recent]:
 
 
 def batches_after(chain: Chain, folder: Path, height: int) -> Iterator[Entry]:
-    """The entries of a chain's ledger above a height.
+    """The entries of decided batches in a chain's ledger above a height, those of the epochs before it too.
 
     Raises:
         DataError: it is not a ledger of this chain.
     """
     for entry in read_entries(folder, height + 1):
-        _told(chain, folder, entry)
-        yield entry
+        if _told(chain, folder, entry) is not None:
+            yield entry
 
 
 def _root(head: str, batch: str) -> str:
     return digest("root", canonical({"head": head, "batch": batch}))
 
 
-def _told(chain: Chain, folder: Path, entry: Entry) -> Mapping[str, Any]:
+def _told(chain: Chain, folder: Path, entry: Entry) -> Mapping[str, Any] | None:
+    """What an entry says of the consensus; None for one that begins an epoch."""
+    follows = entry.height - 1, entry.previous, entry.body.get("member")
+    begins = any(follows == (epoch.height, epoch.hash, epoch.member) for epoch in chain.epochs)
+    ours = entry.height < chain.begins or entry.body.get("chain") == chain.to_json()
+    if entry.kind == "member" and begins and ours:
+        return None
+    name = next((epoch.chain for epoch in chain.epochs if entry.height <= epoch.height), chain.name)
     told = entry.body.get("consensus") if entry.kind == "batch" else None
-    if not isinstance(told, dict) or told.get("chain") != chain.name:
+    if not isinstance(told, dict) or told.get("chain") != name or entry.height == chain.begins:
         raise DataError(
             f"{folder}: the entry of height {entry.height} is not of the chain {chain.name!r}. "
             "Give the node a ledger of its own"
