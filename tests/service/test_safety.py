@@ -3,12 +3,15 @@
 import dataclasses
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 
 import pytest
 from service.hands import Hands
 
 from phalanx.errors import DataError, UsageError
+from phalanx.service.actors import Actor, lineage
 from phalanx.service.clock import SECOND_NS
 from phalanx.service.commands import Command, commands_of
 from phalanx.service.guards import AllowRule, Guards
@@ -319,6 +322,15 @@ def test_restrictions_end_in_time_with_a_full_disk() -> None:
     safety = Safety.replay(map(json.loads, service.disk), ENFORCING, service.hands, journal=journal)
     service.hands.pass_s(900)
     assert actions(safety.tick()) == ["allow"] and safety.tick() == ()
+
+
+def test_what_phalanx_started_is_guarded_while_it_lives() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    guards = Guards("h", own=lineage())
+    actor = Actor("h", "p", pid=child.pid)
+    assert guards.why(actor) and not guards.why(dataclasses.replace(actor, host="other"))
+    child.communicate(b"\n")
+    assert not guards.why(actor)
 
 
 def test_pid_1_phalanx_itself_and_listed_processes_are_never_restricted() -> None:

@@ -17,7 +17,7 @@ from datetime import UTC, date, datetime, time
 from typing import Any
 
 from phalanx.errors import UsageError, unknown_name
-from phalanx.service.actors import Actor
+from phalanx.service.actors import Actor, lineage
 from phalanx.service.clock import SECOND_NS, Moment
 
 __all__ = ["DEFAULT_GUARDED", "LONGEST_ALLOW_S", "AllowRule", "Guards", "allowed_by"]
@@ -48,7 +48,8 @@ class Guards:
 
     Attributes:
         host: this machine, as sensors name it; its first label is compared.
-        own: pids of the service and its ancestors on this machine (``actors.lineage``).
+        own: pids of the service and its ancestors on this machine (``actors.lineage``), the service first; what it
+            started, a network's nodes say, is guarded with it.
         programs: absolute paths of executables, or bare names of programs.
         subjects: ``SUBJECT``, or ``HOST:SUBJECT``, either with ``*``.
         require_pid: whether a process whose pid the event does not say is guarded: it might be any.
@@ -56,7 +57,7 @@ class Guards:
     Example:
         >>> guards = Guards("web-1", own=(71, 4), programs=("/usr/sbin/sshd",))
         >>> guards.why(Actor("web-1.example.net", "p", pid=71))
-        'phalanx itself, or an ancestor of it'
+        'phalanx itself, its ancestor or its child'
         >>> guards.why(Actor("web-2", "p", pid=71)) is None
         True
     """
@@ -71,8 +72,9 @@ class Guards:
         """Why nothing is done to a process; None where it is not guarded."""
         if actor.pid is not None and actor.pid <= 1:
             return "PID 1"
-        if actor.pid in self.own and _label(actor.host) == _label(self.host):
-            return "phalanx itself, or an ancestor of it"
+        if actor.pid is not None and _label(actor.host) == _label(self.host):
+            if actor.pid in self.own or (self.own and self.own[0] in lineage(actor.pid)):
+                return "phalanx itself, its ancestor or its child"
         executable = _plain(actor.executable)
         if executable in self.programs or actor.program in self.programs:
             return "a program on the list of guarded ones"
