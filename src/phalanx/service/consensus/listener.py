@@ -25,7 +25,7 @@ Address = Path | TlsAddress
 
 _LOG = logging.getLogger(__name__)
 _LONGEST_PATH = 100  # a Unix socket's path holds 107 bytes on Linux, fewer elsewhere
-_STRANGERS, _OF_ONE_ADDRESS = 32, 4  # connections whose handshake is not done
+_STRANGERS, _OF_ONE_ADDRESS = 32, 8  # connections whose handshake is not done
 _HANDSHAKE_S = 5.0
 _GONE_S = 20  # without an answer of the other side's kernel a connection ends
 _AGAIN_S = 0.05
