@@ -72,9 +72,8 @@ class Guards:
         """Why nothing is done to a process; None where it is not guarded."""
         if actor.pid is not None and actor.pid <= 1:
             return "PID 1"
-        if actor.pid is not None and _label(actor.host) == _label(self.host):
-            if actor.pid in self.own or (self.own and self.own[0] in lineage(actor.pid)):
-                return "phalanx itself, its ancestor or its child"
+        if self._is_own(actor):
+            return "phalanx itself, its ancestor or its child"
         executable = _plain(actor.executable)
         if executable in self.programs or actor.program in self.programs:
             return "a program on the list of guarded ones"
@@ -89,6 +88,11 @@ class Guards:
         if self.require_pid and actor.pid is None:
             return "its pid is not known, and require_pid is set"
         return None
+
+    def _is_own(self, actor: Actor) -> bool:
+        if actor.pid is None or not self.own or _label(actor.host) != _label(self.host):
+            return False
+        return actor.pid in self.own or self.own[0] in lineage(actor.pid)
 
 
 @dataclass(frozen=True)
