@@ -55,6 +55,8 @@ def replace_member(folder: Path, name: str, why: str) -> None:
         )
     file.chain.place_of(name)
     others = [member.name for member in file.chain.members if member.name != name]
+    model = NodeFile.load(folder / others[0])  # what members are made of may be another than at the beginning
+    file = replace(file, member=model.member, options=model.options)
     begun = file.unfinished(folder)
     if begun is None:
         path = _propose(folder, file, name, _level([folder / other for other in others]), why, None)
