@@ -183,7 +183,7 @@ def fork(seen: Seen) -> None:
     (seen.folder / "node2" / "ledger" / name).write_bytes((other / "node2" / "ledger" / name).read_bytes())
 
 
-def act(seen: Seen, change: Callable[[list[str]], None]) -> None:
+def act(seen: Seen, change: Callable[[list[str]], object]) -> None:
     lines = seen.enforcing.acts.read_text().splitlines(keepends=True)
     change(lines)
     seen.enforcing.acts.write_text("".join(lines))
