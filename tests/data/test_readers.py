@@ -280,6 +280,30 @@ def test_a_row_that_is_not_utf8_is_set_aside(tmp_path: Path) -> None:
     )
 
 
+def _asking_for_much(folder: Path) -> bytes:
+    """A Parquet file with a page of -17 values, a number that some readers take for one without a sign."""
+    path = folder / "much.parquet"
+    pl.DataFrame({"time_ns": [5, 6]}).write_parquet(path, compression="uncompressed", statistics=False)
+    content = path.read_bytes()
+    path.unlink()
+    values = b",\x15\x04\x15\x10"  # 2, as Thrift writes it, and their encoding
+    assert content.count(values) == 1
+    return content.replace(values, b",\x15\x21\x15\x10")
+
+
+def _arrow_named(name: bytes) -> bytes:
+    """An Arrow file with a column of that name, of five bytes."""
+    import io
+
+    import pyarrow
+
+    file = io.BytesIO()
+    table = pyarrow.table({"time_ns": [5], "NAMED": ["a"]})
+    with pyarrow.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    return file.getvalue().replace(b"NAMED", name)
+
+
 def _broken(folder: Path) -> dict[str, tuple[Path, str]]:
     good = folder / "good.parquet"
     pl.DataFrame(DARPA).write_parquet(good)
@@ -308,6 +332,42 @@ def _broken(folder: Path) -> dict[str, tuple[Path, str]]:
         ),
         "no JSON": ("a.ndjson", b"hello\nworld\n", "none of its 2 rows"),
         "JSON array": ("a.json", b'[{"a": 1}]', "JSON array.*jq"),
+        "damaged gzip": ("b.csv.gz", b"\x1f\x8b\x08\0\0\0\0\0\0\x03\x01\x05\x00\x00\x00abc", "damaged gzip"),
+        "parquet that asks for 2 EiB": ("b.parquet", _asking_for_much(folder), "damaged Parquet"),
+        "arrow name with NUL": ("b.arrow", _arrow_named(b"pa\0th"), "damaged Arrow.*NUL"),
+        "arrow name of noise": ("b.arrow", _arrow_named(b"pa\xffth"), "damaged Arrow"),
+        "csv header of noise": (
+            "c.csv",
+            b"time_ns,\xed,kind\n1,p,READ\n",
+            "the header: bytes that are not UTF-8",
+        ),
+        "csv header with a field without end": (
+            "c.csv",
+            b'"' + b"x" * ((1 << 24) + 1),
+            "the header is not CSV",
+        ),
+        "nothing but a mark of UTF-8": ("c.csv", b"\xef\xbb\xbf", "the header: no column is named"),
+        "adfa without runs": (
+            "d.csv",
+            b"trace_id,step,syscall,label,attack_type\n1,0,5,1,adduser\n",
+            "without the table of traces",
+        ),
+        "numbers as record types": (
+            "d.csv",
+            b"record_type,event_type,timestamp_ns,subject_uuid\n1,2,3,4\n",
+            "format 'darpa', but not its values.*--format generic",
+        ),
+        "zeek separator of nothing": (
+            "d.log",
+            b"#separator \n#fields\tts\n1\n",
+            "#separator ''.*one character",
+        ),
+        "zeek separator of noise": ("d.log", b"#separator \xff\n#fields\tts\n1\n", "one character"),
+        "zeek names of noise": (
+            "d.log",
+            b"#separator \\x09\n#fields\tts\t\xff\n1.5\tC\n",
+            "the header: bytes",
+        ),
         "headless zeek": ("a.log", b"#separator \\x09\n1.0\tC1\n", "#fields"),
     }
     return {
@@ -324,6 +384,30 @@ def test_broken_files_are_named_with_the_reason(tmp_path: Path) -> None:
         except DataError as problem:
             message = str(problem)
         assert re.search(says, message) and file.name in message, (name, message)
+
+
+def test_names_that_are_no_text_and_odd_spaces_cost_one_row_of_json(tmp_path: Path) -> None:
+    rows = [
+        b'{"kind": "A"}',
+        b'{"\\u0000": 1}',
+        b'{"\\ud800": 1}',
+        b"\x1d",
+        b" \t",
+        b"1" * 5000,
+        b'{"kind": "B"}',
+    ]
+    read = read_events(_write(tmp_path / "a.ndjson", b"\r\n".join(rows)))
+    assert read.table.frame["kind"].to_list() == ["A", "B"]
+    assert [reject.row for reject in read.rejects] == [2, 3, 4, 5]
+    alone = read_events(_write(tmp_path / "b.ndjson", b'{"kind": "A"}\n{"a\\u0000": 1}\n'))
+    assert len(alone.table) == 1 and "NUL" in alone.rejects[0].reason
+
+
+def test_separators_within_a_field_of_zeek_end_no_row(tmp_path: Path) -> None:
+    fields = "#fields\tts\tuid\tid.orig_h\tid.resp_h\n"
+    rows = "1.5\tC\x1c1\ta\tb\r\n2.5\tC\u20282\ta\tb\n"
+    read = read_events(_write(tmp_path / "a.log", f"#separator \\x09\n{fields}{rows}".encode()))
+    assert read.table.frame["subject"].to_list() == ["C\x1c1", "C\u20282"] and not read.rejects
 
 
 def test_missing_sources(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 import gzip
 import io
+import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -38,7 +40,7 @@ def read_bytes(path: Path) -> bytes:
     if content[:2] == b"\x1f\x8b":
         try:
             content = gzip.decompress(content)
-        except (OSError, EOFError) as problem:
+        except (OSError, EOFError, zlib.error) as problem:
             raise DataError(f"{path}: damaged gzip archive ({problem}). Fetch it again") from problem
     if not content.strip():
         raise DataError(f"{path}: the file is empty. Check that it was written to its end")
@@ -105,9 +107,34 @@ def _load_binary(read: Callable[[io.BytesIO], pl.DataFrame], name: str) -> Calla
     return load
 
 
+# Both by Arrow: where a damaged file asks for more memory than there is, the readers of polars end the process.
+
+
+def _read_parquet(source: io.BytesIO) -> pl.DataFrame:
+    from pyarrow.parquet import ParquetFile
+
+    return _polars(ParquetFile(source).read())
+
+
+def _read_arrow(source: io.BytesIO) -> pl.DataFrame:
+    from pyarrow.ipc import open_file
+
+    table = open_file(source).read_all()
+    table.validate(full=True)  # nothing else looks at the offsets that a file states
+    return _polars(table)
+
+
+def _polars(table: Any) -> pl.DataFrame:
+    if any("\0" in name for name in table.column_names):  # which raises where a name is not UTF-8
+        raise ValueError("a column's name holds a NUL character")
+    frame = pl.from_arrow(table.replace_schema_metadata(None))
+    assert isinstance(frame, pl.DataFrame)
+    return frame
+
+
 _LOADERS: dict[str, Callable[[Path, bytes], Loaded]] = {
-    "parquet": _load_binary(pl.read_parquet, "Parquet"),
-    "arrow": _load_binary(lambda source: pl.read_ipc(source), "Arrow"),
+    "parquet": _load_binary(_read_parquet, "Parquet"),
+    "arrow": _load_binary(_read_arrow, "Arrow"),
     "zeek": load_zeek,
     "ndjson": load_ndjson,
     "csv": load_csv,

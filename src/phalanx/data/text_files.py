@@ -14,6 +14,8 @@ from phalanx.errors import DataError
 
 __all__ = ["load_csv", "load_ndjson", "load_zeek"]
 
+_SPACE = " \t\r"  # of JSON: a line of other white space is a bad row, not a blank one
+
 
 def _decode(path: Path, content: bytes) -> tuple[str, bool]:
     """The text of a file and whether all of it is UTF-8; stray bytes become surrogates, to be rejected by row."""
@@ -30,6 +32,15 @@ def _reason_bytes(text: str) -> str | None:
         return "NUL byte in the row; expected text"
     if not text.isascii() and any("\udc80" <= mark <= "\udcff" for mark in text):
         return "bytes that are not UTF-8; expected UTF-8 text"
+    return None
+
+
+def _reason_object(value: Any) -> str | None:
+    """Why a JSON value is no row, if so."""
+    if not isinstance(value, dict):
+        return f"a JSON {type(value).__name__}; expected an object"
+    if any("\0" in name or any("\ud800" <= mark <= "\udfff" for mark in name) for name in value):
+        return "a name with a NUL character or half a character; expected names of text"
     return None
 
 
@@ -51,7 +62,15 @@ def load_csv(path: Path, content: bytes) -> Loaded:
     separator = max(",\t;|", key=header_line.count)
     reader = csv.reader(lines(), delimiter=separator)
     csv.field_size_limit(1 << 24)
-    header = next(reader)
+    try:
+        header = next(reader, [])
+    except csv.Error as problem:
+        raise DataError(
+            f"{path}: the header is not CSV ({problem}). Name each column in the first line"
+        ) from problem
+    flaw = _reason_bytes("".join(consumed)) or (None if header else "no column is named")
+    if flaw:
+        raise DataError(f"{path}: the header: {flaw}. Name each column in the first line")
     duplicates = sorted({name for name in header if header.count(name) > 1})
     if duplicates:
         raise DataError(f"{path}: column {duplicates[0]!r} occurs twice in the header. Rename one")
@@ -81,12 +100,16 @@ def load_csv(path: Path, content: bytes) -> Loaded:
             numbers.append(row)
     if not numbers:
         raise DataError(_no_rows(path, "CSV", rejects))
-    frame = pl.read_csv(
-        io.BytesIO("".join(good).encode()),
-        separator=separator,
-        infer_schema_length=None,
-        schema_overrides={name: pl.String for name in _text_columns(header, good[1], separator)},
-    )
+    try:
+        frame = pl.read_csv(
+            io.BytesIO("".join(good).encode()),
+            separator=separator,
+            infer_schema_length=None,
+            schema_overrides={name: pl.String for name in _text_columns(header, good[1], separator)},
+        )
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as problem:
+        reason = next(iter(str(problem).splitlines()), type(problem).__name__)
+        raise DataError(f"{path}: cannot be read as CSV ({reason}). Quote its fields properly") from problem
     if frame.height != len(numbers):
         raise DataError(
             f"{path}: the CSV reads as {frame.height} or {len(numbers)} rows. Quote its fields properly"
@@ -124,7 +147,7 @@ def load_ndjson(path: Path, content: bytes) -> Loaded:
     rows: list[dict[str, Any]] = []
     numbers, rejects = [], []
     for line in text.split("\n"):
-        if not line.strip():
+        if not line.strip(_SPACE):
             continue
         row = len(numbers) + len(rejects) + 1
         reason = _reason_bytes(line)
@@ -132,10 +155,8 @@ def load_ndjson(path: Path, content: bytes) -> Loaded:
         if not reason:
             try:
                 value = json.loads(line)
-                reason = (
-                    None if isinstance(value, dict) else f"a JSON {type(value).__name__}; expected an object"
-                )
-            except (json.JSONDecodeError, RecursionError) as problem:
+                reason = _reason_object(value)
+            except (ValueError, RecursionError) as problem:
                 reason = f"not JSON: {problem}"
         if reason:
             rejects.append(Reject(str(path), row, reason, _printable(line)))
@@ -156,15 +177,15 @@ def _clean_ndjson(text: str) -> pl.DataFrame | None:
 
     The two differ only where one column mixes text with numbers: whole floats then read as ``1`` instead of ``1.0``.
     """
-    lines = [line for line in text.split("\n") if line.strip()]
-    if "\0" in text or not all(line.lstrip().startswith("{") for line in lines):
+    lines = [line for line in text.split("\n") if line.strip(_SPACE)]
+    if "\0" in text or not all(line.lstrip(_SPACE).startswith("{") for line in lines):
         return None
     try:
         frame = pl.read_ndjson(text.encode(), infer_schema_length=None)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError):
         return None
     plain = all(dtype in (pl.Int64, pl.Float64, pl.Boolean, pl.String) for dtype in frame.dtypes)
-    if not plain or not frame.width or frame.height != len(lines):
+    if not plain or not frame.width or frame.height != len(lines) or "\0" in "".join(frame.columns):
         return None
     return frame.with_columns(pl.int_range(1, frame.height + 1, dtype=pl.Int64).alias(ROW))
 
@@ -203,11 +224,12 @@ def load_zeek(path: Path, content: bytes) -> Loaded:
     types: list[str] = []
     rows: list[list[str]] = []
     numbers, rejects = [], []
-    for line in text.splitlines():
+    for line in text.split("\n"):
+        line = line.removesuffix("\r")
         if line.startswith("#"):
             tag, _, rest = line.partition(" " if line.startswith("#separator") else separator)
             if tag == "#separator":
-                separator = rest.encode().decode("unicode_escape")
+                separator = _zeek_separator(path, rest)
             elif tag == "#unset_field":
                 unset = rest
             elif tag == "#empty_field":
@@ -233,6 +255,8 @@ def load_zeek(path: Path, content: bytes) -> Loaded:
             numbers.append(row)
     if not rows:
         raise DataError(_no_rows(path, "Zeek log", rejects))
+    if flaw := _reason_bytes("".join((*names, unset, empty))):
+        raise DataError(f"{path}: the header: {flaw}. Keep the header as Zeek wrote it")
     types = types if len(types) == len(names) else ["string"] * len(names)
     frame = pl.DataFrame(
         [
@@ -241,6 +265,16 @@ def load_zeek(path: Path, content: bytes) -> Loaded:
         ]
     )
     return Loaded(frame.with_columns(pl.Series(ROW, numbers, pl.Int64)), tuple(rejects))
+
+
+def _zeek_separator(path: Path, written: str) -> str:
+    try:
+        separator = written.encode("ascii").decode("unicode_escape")
+    except UnicodeError:
+        separator = ""
+    if len(separator) != 1:
+        raise DataError(f"{path}: #separator {ascii(written)[:40]}; expected one character, such as \\x09")
+    return separator
 
 
 def _zeek_fields(line: str, separator: str) -> list[str]:

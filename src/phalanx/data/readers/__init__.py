@@ -125,9 +125,16 @@ def read_events(
             raise DataError(
                 f"{part.source}: not of the format {reader.name!r}; it has: {listed}. Pass --format auto"
             )
-        converted = convert_generic(part, column_map) if reader is GENERIC else reader.convert(part)
-        frame, bad, said = finish(converted, label, offset=offset)
-        frames.append(EventTable.of(frame).frame)
+        try:
+            converted = convert_generic(part, column_map) if reader is GENERIC else reader.convert(part)
+            frame, bad, said = finish(converted, label, offset=offset)
+            frames.append(EventTable.of(frame).frame)
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as problem:
+            reason = next(iter(str(problem).splitlines()), type(problem).__name__)
+            raise DataError(
+                f"{part.source}: has the columns of the format {reader.name!r}, but not its values ({reason}). "
+                "Pass --format generic, or mend them"
+            ) from problem
         rejects += bad
         notes += [*said, *_misfits(part)]
         formats.append(reader.name)

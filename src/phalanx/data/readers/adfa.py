@@ -42,7 +42,7 @@ def join_traces(traces: Part, events: Part) -> Part:
 def _convert(part: Part) -> Converted:
     """One trace is one process; the position in the file is the time; attacks are campaigns by type and run."""
     frame = part.frame
-    if "attack_type" not in frame.columns:
+    if not {"attack_type", "attack_run"} <= set(frame.columns):
         missing = "the table of traces (trace_id, label, attack_type, attack_run)"
         raise DataError(f"{part.source}: system calls without {missing}. Give both files, or their folder")
     attack = pl.col("attack_type").fill_null("")
