@@ -11,12 +11,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-
-import msgspec
+from typing import Any
 
 from phalanx.errors import DataError
 from phalanx.service.consensus.chain import Chain
-from phalanx.service.consensus.door import message
+from phalanx.service.consensus.door import message, read_message
 from phalanx.service.consensus.follower import Follower, ledger_height
 from phalanx.service.consensus.framing import Framer
 from phalanx.service.consensus.listener import Address, connect
@@ -28,6 +27,7 @@ from phalanx.service.records import LiveDecision, LiveEvent
 __all__ = ["Client"]
 
 _TIMEOUT_S = 10.0
+_WORDS, _KINDS = 160, 64  # characters of a refusal's words, and different ones that are counted apart
 
 
 @dataclass
@@ -200,20 +200,25 @@ class _Sender:
             try:
                 answer = self._ask(message({"do": "submit", "raw": base64.b64encode(raw).decode()}))
                 if not answer["ok"]:
-                    self._counters[f"refused: {answer['log']}"] += 1
-            except (OSError, DataError, KeyError, TypeError, msgspec.MsgspecError):
+                    self._refused(answer["log"])
+            except (OSError, DataError, KeyError, TypeError):
                 self._counters["unreachable"] += 1
                 self._close()
         self._close()
 
-    def _ask(self, request: bytes) -> dict[str, object]:
+    def _refused(self, words: object) -> None:
+        """Counts a refusal by its words, which may be a liar's: plain, short, and not without end."""
+        name = f"refused: {ascii(words)[1:-1] if isinstance(words, str) else 'without words'}"[:_WORDS]
+        self._counters[name if len(self._counters) < _KINDS or name in self._counters else "refused"] += 1
+
+    def _ask(self, request: bytes) -> Any:
         if self._connection is None:
             self._connection = connect(self._door, _TIMEOUT_S)
         self._connection.sendall(request)
         framer = Framer()
         while data := self._connection.recv(1 << 16):
             for told in framer.feed(data):
-                return msgspec.json.decode(told, type=dict[str, object])
+                return read_message(told)
         raise ConnectionResetError
 
     def _close(self) -> None:

@@ -32,7 +32,7 @@ from phalanx.service.keys import SigningKey
 from phalanx.service.ledger_entry import Entry, entry_line
 from phalanx.service.ledger_files import read_entries
 
-__all__ = ["DOOR_BYTES", "Door", "message"]
+__all__ = ["DOOR_BYTES", "Door", "message", "read_message"]
 
 DOOR_BYTES = 2 * SUBMISSION_BYTES
 """Bytes of the longest message to a node."""
@@ -45,6 +45,22 @@ _CHUNK = 1 << 16
 def message(content: Any) -> bytes:
     """A message in its frame."""
     return frame(msgspec.json.encode(content))
+
+
+def read_message(raw: bytes) -> Any:
+    """The content of a message, without its frame.
+
+    Raises:
+        DataError: it is not JSON.
+
+    Example:
+        >>> read_message(b'{"do": "status"}')
+        {'do': 'status'}
+    """
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as problem:
+        raise DataError(f"not a message in JSON ({ascii(str(problem))[:160]})") from None
 
 
 class Door:
@@ -120,9 +136,9 @@ class Door:
         try:
             while data := connection.recv(_CHUNK):
                 for request in framer.feed(data):
-                    for answer in self._answers(msgspec.json.decode(request)):
+                    for answer in self._answers(read_message(request)):
                         connection.sendall(answer)
-        except (DataError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as problem:
+        except DataError as problem:
             self.counters["malformed"] += 1
             connection.sendall(message({"ok": False, "log": str(problem)}))
 

@@ -8,11 +8,9 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgspec
-
 from phalanx.errors import DataError
 from phalanx.service.consensus.chain import Chain
-from phalanx.service.consensus.door import message
+from phalanx.service.consensus.door import message, read_message
 from phalanx.service.consensus.framing import Framer
 from phalanx.service.consensus.listener import Address, close_socket, connect
 from phalanx.service.consensus.replies import Agreed, Reply, Tally
@@ -91,7 +89,7 @@ class Follower:
                         with self._lock:
                             self._sockets.discard(connection)
                 wait = _AGAIN_S[0]
-            except (OSError, DataError, msgspec.MsgspecError) as problem:
+            except (OSError, DataError) as problem:
                 _LOG.debug("%s: %s", door, problem)
                 wait = min(2 * wait, _AGAIN_S[1])
             except Exception:
@@ -103,7 +101,7 @@ class Follower:
         framer = Framer()
         while not self._stopping.is_set() and (data := connection.recv(_CHUNK)):
             for told in framer.feed(data):
-                form = msgspec.json.decode(told)
+                form = read_message(told)
                 if isinstance(form, dict) and "said" in form:
                     self._take(Reply.from_json(form))
 
@@ -131,10 +129,7 @@ def ask(door: Address, request: Any, timeout_s: float = 5.0) -> Any:
         framer = Framer()
         while data := connection.recv(_CHUNK):
             for told in framer.feed(data):
-                try:
-                    return msgspec.json.decode(told)
-                except msgspec.MsgspecError as problem:
-                    raise DataError(f"{door}: not an answer ({problem})") from None
+                return read_message(told)
     raise ConnectionResetError(f"{door}: closed without an answer")
 
 
@@ -168,11 +163,12 @@ def ledger_height(chain: Chain, doors: Sequence[Address]) -> int:
     for door in doors:
         try:
             said = Statement.from_json(ask(door, {"do": "status"})["said"])
+            public = keys.get(said.member)
+            holds = public is not None and said.holds(public)
         except (OSError, DataError, KeyError, TypeError):
             continue
         height = said.content.get("ledger")
-        public = keys.get(said.member)
-        if public and said.chain == chain.name and said.about == "status" and said.holds(public):
+        if holds and said.chain == chain.name and said.about == "status":
             heights[said.member] = height if type(height) is int else 0
     if len(heights) <= chain.f:
         raise DataError(
