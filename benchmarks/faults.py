@@ -25,7 +25,7 @@ from fault_injection.campaign import Campaign
 from fault_injection.invariants import BrokenError
 from fault_injection.isolation import run_isolated, why_not
 from fault_injection.links import Links
-from fault_injection.schedule import NEED_LINKS, WEIGHTS, schedule
+from fault_injection.schedule import NEED_SPACES, WEIGHTS, schedule
 from machine import report
 
 
@@ -50,7 +50,7 @@ def main() -> int:
         if status is not None:
             return status
     else:
-        given.kinds = [kind for kind in given.kinds if kind not in NEED_LINKS]
+        given.kinds = [kind for kind in given.kinds if kind not in NEED_SPACES]
         print(f"without faults of links and disks: namespaces {lacking}", file=sys.stderr)
     load_before = os.getloadavg()[0]
     folder = given.folder or Path(tempfile.mkdtemp(prefix="faults-"))

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -177,14 +178,36 @@ def _bad_links(
     return done
 
 
-def _full_disk(stage: Stage, fault: Fault) -> float:
-    place = fault.places[0]
-    disk = stage.disks[place]
-    disk.fill(random.Random(fault.seed).choice([0, 0, 8192, 32768]))
-    time.sleep(1.0)
-    _stands(stage, fault, "full disk")
-    disk.free()
-    return time.monotonic()
+def _full_disk(*, kill: bool) -> Callable[[Stage, Fault], float]:
+    def done(stage: Stage, fault: Fault) -> float:
+        place = fault.places[0]
+        disk = stage.disks[place]
+        disk.fill(random.Random(fault.seed).choice([0, 0, 8192, 32768]))
+        if kill:
+            stage.send(place, signal.SIGKILL)
+        time.sleep(1.0)
+        _stands(stage, fault, "full disk")
+        disk.free()
+        return time.monotonic()
+
+    return done
+
+
+def _lost(*, data: bool) -> Callable[[Stage, Fault], float]:
+    def done(stage: Stage, fault: Fault) -> float:
+        place = fault.places[0]
+        stage.network.nodes[place].stop(signal.SIGKILL)
+        shutil.rmtree(stage.folder(place) / "ledger")
+        if data:
+            for path in (stage.folder(place) / "data").iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif path.name != "priv_validator_state.json":  # what it signed must not be forgotten
+                    path.unlink()
+        stage.network.nodes[place].start()
+        return time.monotonic()
+
+    return done
 
 
 def _torn(*, ledger: bool, log: bool) -> Callable[[Stage, Fault], float]:
@@ -234,10 +257,13 @@ INJECTIONS: Mapping[str, Callable[[Stage, Fault], float]] = {
     "lossy link": _bad_links(0.0, 0.2),
     "slow and lossy, all links": _bad_links(0.03, 0.05, everywhere=True),
     "kill behind lossy links": _bad_links(0.02, 0.05, kill=True),
-    "full disk": _full_disk,
+    "full disk": _full_disk(kill=False),
+    "full disk, and killed": _full_disk(kill=True),
     "torn ledger": _torn(ledger=True, log=False),
     "torn engine log": _torn(ledger=False, log=True),
     "torn ledger and engine log": _torn(ledger=True, log=True),
+    "lost ledger": _lost(data=False),
+    "lost ledger and engine data": _lost(data=True),
 }
 """Undone when they return, at the time that they return; those of the enforcer are the campaign's own."""
 

@@ -13,13 +13,14 @@ import sys
 import threading
 import time
 
-__all__ = ["run", "run_isolated", "why_not"]
+__all__ = ["flags", "run", "run_isolated", "why_not"]
 
 _INSIDE = "PHALANX_FAULTS_INSIDE"
 _PATIENCE_S = 60.0
 
 
-def _flags() -> list[str]:
+def flags() -> list[str]:
+    """What ``unshare`` is told."""
     own = ["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
     return own if os.geteuid() == 0 else ["--user", "--map-root-user", *own]
 
@@ -29,7 +30,7 @@ def why_not() -> str | None:
     missing = [tool for tool in ("unshare", "nsenter", "ip", "mount") if shutil.which(tool) is None]
     if missing:
         return f"{', '.join(missing)} not found"
-    tried = ["unshare", *_flags(), "sh", "-c", "ip link add br0 type bridge && mount -t tmpfs none /run"]
+    tried = ["unshare", *flags(), "sh", "-c", "ip link add br0 type bridge && mount -t tmpfs none /run"]
     done = subprocess.run(tried, capture_output=True, text=True, timeout=30)
     return None if done.returncode == 0 else f"no namespaces: {(done.stdout + done.stderr).strip()}"
 
@@ -54,7 +55,7 @@ def run_isolated() -> int | None:
         _end_with_parent()
         return None
     inside = subprocess.Popen(
-        ["unshare", *_flags(), sys.executable, *sys.argv],
+        ["unshare", *flags(), sys.executable, *sys.argv],
         stdin=subprocess.PIPE,
         env=os.environ | {_INSIDE: "1"},
         start_new_session=True,

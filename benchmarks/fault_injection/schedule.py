@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-__all__ = ["BOUNDARIES", "NEED_LINKS", "WEIGHTS", "Fault", "schedule"]
+__all__ = ["BOUNDARIES", "NEED_SPACES", "WEIGHTS", "Fault", "schedule"]
 
 WEIGHTS = {
     "kill the application": 5,
@@ -22,17 +22,22 @@ WEIGHTS = {
     "lossy link": 4,
     "slow and lossy, all links": 3,
     "kill behind lossy links": 3,
-    "full disk": 5,
+    "full disk": 4,
+    "full disk, and killed": 3,
     "torn ledger": 6,
     "torn engine log": 6,
     "torn ledger and engine log": 3,
+    "lost ledger": 3,
+    "lost ledger and engine data": 3,
     "kill the enforcer": 4,
     "kill the enforcer between acting and writing": 4,
 }
 """The kinds, and how often each comes among the others."""
 
-NEED_LINKS = frozenset(kind for kind in WEIGHTS if "link" in kind or kind.startswith("partition"))
-"""Kinds that need network namespaces."""
+NEED_SPACES = frozenset(
+    kind for kind in WEIGHTS if "link" in kind or kind.startswith(("partition", "full disk"))
+)
+"""Kinds that need namespaces of networks and mounts."""
 
 _REQUESTS = (
     "check_tx",

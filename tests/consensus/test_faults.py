@@ -125,7 +125,7 @@ print(json.dumps(found))
 
 
 def test_links_are_slow_lossy_split_and_cut_as_they_are_told_to_be(spaces: None) -> None:
-    flags = injection("isolation")._flags()
+    flags = injection("isolation").flags()
     words = ["unshare", *flags, sys.executable, "-c", PROGRAM, str(BENCHMARKS)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=DEADLINE_S)
     assert done.returncode == 0, done.stderr
