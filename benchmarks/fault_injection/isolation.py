@@ -82,6 +82,7 @@ def _end_with_parent() -> None:
         time.sleep(_PATIENCE_S)
         os._exit(1)
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     threading.Thread(target=watch, daemon=True).start()
     run("mount", "-t", "tmpfs", "none", "/run")
     run("ip", "link", "set", "lo", "up")

@@ -240,7 +240,8 @@ def test_what_must_not_be_is_noticed(seen: Seen, wrong: str) -> None:
 
 def faults(*words: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, str(BENCHMARKS / "faults.py"), *words],
+        # as a shell starts what it runs in the background
+        ["sh", "-c", 'trap "" INT; exec "$@"', "sh", sys.executable, str(BENCHMARKS / "faults.py"), *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
