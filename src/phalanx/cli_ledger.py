@@ -1,4 +1,4 @@
-"""``phalanx ledger``: verifies a ledger of decisions, names its head, shows its entries."""
+"""``phalanx ledger``: verifies a ledger of decisions, decides its events again, names its head, shows its entries."""
 
 import collections
 import itertools
@@ -17,16 +17,19 @@ __all__ = ["Ledger", "command"]
 
 @dataclass(frozen=True)
 class Ledger:
-    """Verifies a ledger of decisions (exit code 1 where anything is wrong), names its head, or shows its entries.
+    """Verifies a ledger of decisions, or replays it (exit code 1 where anything is wrong), names its head, or shows its
+    entries.
 
     `verify` finds edits, removals, insertions, another order, signatures that do not hold, decisions that do not follow
     from their votes; with a head that was kept elsewhere also a cut tail, and a ledger written anew. `head` prints that
-    head. `show` prints the last entries. docs/ledger.md has the format.
+    head. `show` prints the last entries. `replay` decides all recorded events again with the run that decided them: a
+    verdict or a vote that does not come out again was not what the model, or the member, says. The format:
+    docs/ledger.md.
 
     Example: phalanx ledger head decisions > head.json; phalanx ledger verify decisions --head head.json
     """
 
-    action: Annotated[Literal["verify", "head", "show"], tyro.conf.Positional]
+    action: Annotated[Literal["verify", "replay", "head", "show"], tyro.conf.Positional]
     """What to do."""
     ledger: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="LEDGER")]
     """Its folder, or a file that holds all of it."""
@@ -41,6 +44,14 @@ class Ledger:
     """With show: how many entries; 10 unless given."""
     start: int | None = None
     """With show: the first height, instead of the last entries."""
+    run_dir: Annotated[Path | None, tyro.conf.arg(name="run", metavar="RUN")] = None
+    """With replay: the run that decided."""
+    specs: Path | None = None
+    """With replay: what `serve --specs` was given."""
+    shield: Path | None = None
+    """With replay: what `serve --shield` was given."""
+    slots: int | None = None
+    """With replay: processes remembered; what the service's or the node's folder says unless given, else 4096."""
     seed: int = 0
     """Unused: nothing here is random."""
     json: bool = False
@@ -49,14 +60,15 @@ class Ledger:
     def run(self) -> dict[str, Any]:
         """The findings, the head, or the entries."""
         for action, names in _OF_ACTION.items():
-            given = [name for name in names if getattr(self, name) is not None]
+            given = [name.removesuffix("_dir") for name in names if getattr(self, name) is not None]
             if given and action != self.action:
                 raise UsageError(f"ledger {self.action}: --{given[0]} goes with {action}. Leave it out")
-        for name in ("signatures", "last", "start"):
+        for name in ("signatures", "last", "start", "slots"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"ledger: --{name} {value}: expected 1 or more")
-        return {"verify": self._verify, "head": self._head, "show": self._show}[self.action]()
+        does = {"verify": self._verify, "replay": self._replay, "head": self._head, "show": self._show}
+        return does[self.action]()
 
     def _verify(self) -> dict[str, Any]:
         from phalanx.service.ledger_entry import Head
@@ -74,6 +86,45 @@ class Ledger:
             "more": found.more,
             "notes": [*found.notes, *notes],
         }
+
+    def _replay(self) -> dict[str, Any]:
+        if self.run_dir is None:
+            raise UsageError("ledger replay: with which model? Name the run that decided: --run RUN")
+        from phalanx.runtime.compile_cache import use_compile_cache
+        from phalanx.runtime.specifications import load_specs
+        from phalanx.service.engine import EngineConfig
+        from phalanx.service.model import load_model
+        from phalanx.service.replay import replay
+
+        use_compile_cache()
+        specs, shield = (() if each is None else load_specs(each) for each in (self.specs, self.shield))
+        model = load_model(self.run_dir, specs=specs, shield=shield)
+        found = replay(self.ledger, model, EngineConfig(slots=self._slots()))
+        return {
+            "verified": found.same,
+            "batches": found.batches,
+            "events": found.events,
+            "elsewhere": found.elsewhere,
+            "votes": found.votes,
+            "otherwise": found.otherwise,
+            "verdicts": found.verdicts,
+            "differences": [str(each) for each in found.differences],
+        }
+
+    def _slots(self) -> int:
+        """As the folder of a service, or of a node, says them."""
+        from phalanx.files import read_structured
+        from phalanx.service.engine import EngineConfig
+
+        if self.slots is not None:
+            return self.slots
+        beside = (self.ledger if self.ledger.is_dir() else self.ledger.parent).resolve().parent
+        for name, what in (("settings.json", "settings"), ("node.json", "node's file")):
+            if (beside / name).exists():
+                form: Any = read_structured(beside / name, what)
+                found = form.get("options", form).get("slots", EngineConfig.slots)
+                return found if type(found) is int and found > 0 else EngineConfig.slots
+        return EngineConfig.slots
 
     def _members(self) -> tuple[Any, list[str]]:
         from phalanx.service.ledger import MEMBERS_FILE
@@ -106,7 +157,7 @@ class Ledger:
         return {"entries": list(itertools.islice(read_entries(self.ledger, start), count))}
 
     def code(self, result: Mapping[str, Any]) -> int:
-        """1 where a verification found anything."""
+        """1 where a verification found anything, or a replay another decision."""
         return int(not result.get("verified", True))
 
     def render(self, result: Mapping[str, Any]) -> str:
@@ -115,10 +166,29 @@ class Ledger:
 
         if self.action == "head":
             return to_json(result)
-        return "\n".join(_verified(result) if self.action == "verify" else _shown(result["entries"]))
+        lines = {"verify": _verified, "replay": _replayed}.get(self.action)
+        return "\n".join(_shown(result["entries"]) if lines is None else lines(result))
 
 
-_OF_ACTION = {"verify": ("head", "keys", "signatures"), "show": ("last", "start")}
+_OF_ACTION = {
+    "verify": ("head", "keys", "signatures"),
+    "replay": ("run_dir", "specs", "shield", "slots"),
+    "show": ("last", "start"),
+}
+
+
+def _replayed(result: Mapping[str, Any]) -> Iterator[str]:
+    yield from result["differences"]
+    compared, otherwise = sum(result["votes"]), sum(result["otherwise"])
+    yield (
+        f"{'the same' if result['verified'] else 'NOT THE SAME'}: {result['events']:,} events decided again, "
+        f"{result['verdicts']:,} other verdicts or scores, {otherwise:,} of {compared:,} votes otherwise"
+    )
+    for place, (count, wrong) in enumerate(zip(result["votes"], result["otherwise"], strict=True)):
+        if wrong:
+            yield f"member {place}: {wrong:,} of {count:,} votes are not its model's"
+    if result["elsewhere"]:
+        yield f"note: {result['elsewhere']:,} decisions of other models, or without a quorum, were left out"
 
 
 def _verified(result: Mapping[str, Any]) -> Iterator[str]:

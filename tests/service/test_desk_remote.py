@@ -48,7 +48,7 @@ class Network:
         if not events:
             return
         decisions = [voted(event) for event in events]
-        told = {"chain": "net", "models": ["m0", "m1", None, "m3"]}
+        told = {"chain": "net", "models": ["m0", "m1", None, "m3"], "ordered": 1, "height": 2}
         body = batch_body(events, decisions, f=1, mode="shadow", consensus=told)
         previous = self.entries[-1].hash if self.entries else GENESIS
         entry, _ = seal(

@@ -19,6 +19,7 @@ from phalanx.service.engine import Engine, EngineConfig
 from phalanx.service.ledger import read_entries
 from phalanx.service.ledger_bodies import decisions_of, events_of
 from phalanx.service.records import LiveDecision, LiveEvent
+from phalanx.service.replay import replay
 
 GATEWAY = "gateway"
 CONFIG = EngineConfig(slots=64, batch=16)
@@ -124,6 +125,12 @@ def test_a_committee_of_nodes_over_its_life(tmp_path: Path) -> None:
     votes_are_the_committees(found[:before])
     assert any(decision.votes[3] is not None for _, decision in found[before:])
     assert not verified(folder / GATEWAY / "ledger").findings
+    for ledger in (
+        folder / GATEWAY / "ledger",
+        folder / "node0" / "ledger",
+    ):  # every vote is checked afterwards
+        again = replay(ledger, model(threshold=0.5), CONFIG)
+        assert again.events == len(found) and again.otherwise[:3] == [0, 0, 0] and again.otherwise[3] > 0
 
 
 @pytest.mark.network

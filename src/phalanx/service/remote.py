@@ -57,12 +57,15 @@ class Remote(Protocol):
 
 
 def told_of(entry: Entry) -> dict[str, Any]:
-    """What the desk's own ledger says of an entry of the committee's: where it is, and who signed for it."""
+    """What the desk's own ledger says of an entry of the committee's: where it is, in which blocks it was ordered and
+    decided, and who signed for it."""
     told = entry.body["consensus"]
     return {
         "chain": told["chain"],
         "height": entry.height,
         "hash": entry.hash,
+        "ordered": told["ordered"],
+        "decided": told["height"],
         "signatures": dict(entry.signatures),
         "models": list(told["models"]),
     }

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from phalanx.errors import RunError, UsageError
-from phalanx.service.consensus.node import LEDGER, NodeFile
 from phalanx.service.engine import Engine, EngineConfig, Mark
-from phalanx.service.ledger_files import ending
 from phalanx.service.model import Model, load_model
 from phalanx.service.records import LiveDecision, LiveEvent
 
@@ -85,14 +83,18 @@ class CommitteeMember:
 
     def votes(self, events: Sequence[LiveEvent]) -> list[int]:
         """See ``consensus.member.Member``."""
+        votes = [decision.votes[self._place] for decision in self.expected(events)]
+        return [0 if vote is None else int(vote) for vote in votes]
+
+    def expected(self, events: Sequence[LiveEvent]) -> tuple[LiveDecision, ...]:
+        """What the whole committee would answer to the next batch, without remembering it."""
         wanted = tuple(events)
         if self._asked is None or self._asked.events != wanted:
             self._drop_asked()
             if self._taken is not None and self._taken.before is None:
                 self._taken = self._gone_through(self._taken.events)
             self._asked = self._gone_through(wanted)
-        votes = [decision.votes[self._place] for decision in self._asked.decisions]
-        return [0 if vote is None else int(vote) for vote in votes]
+        return self._asked.decisions
 
     def take(self, events: Sequence[LiveEvent]) -> None:
         """See ``consensus.member.Member``."""
@@ -157,6 +159,8 @@ def committee_member(
         RunError: no run.
     """
     from phalanx.runtime.compile_cache import use_compile_cache
+    from phalanx.service.consensus.node import LEDGER, NodeFile
+    from phalanx.service.ledger_files import ending
 
     use_compile_cache()
     chain, model = NodeFile.load(folder).chain, load_model(Path(run))
