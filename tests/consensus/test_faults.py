@@ -238,6 +238,27 @@ def test_what_must_not_be_is_noticed(seen: Seen, wrong: str) -> None:
         seen.check()
 
 
+@pytest.mark.parametrize("differ", [False, True])
+def test_two_app_hashes_of_one_height_are_noticed(monkeypatch: pytest.MonkeyPatch, differ: bool) -> None:
+    module = injection("load")
+    asked = Counter()
+
+    def ask(door: int, request: object, timeout_s: float) -> dict[str, Any]:
+        asked[door] += 1
+        app_hash = f"{asked[door]}{'x' if differ and door == 1 and asked[door] == 3 else ''}"
+        return {"height": asked[door], "app_hash": app_hash, "counters": {}}
+
+    monkeypatch.setattr(module, "ask", ask)
+    network = SimpleNamespace(chain=SimpleNamespace(n=2), doors=[0, 1])
+    watch = module.Watch(network, tick_s=0.001)
+    with watch:
+        deadline = time.monotonic() + DEADLINE_S
+        while min(watch.height) < 5:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+    assert (watch.problem is not None and watch.problem.startswith("height 3")) == differ
+
+
 def faults(*words: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         # as a shell starts what it runs in the background
