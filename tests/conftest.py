@@ -45,11 +45,25 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("JAX finds no GPU")
     if item.get_closest_marker("shared") and not _shared_data().is_dir():
         pytest.skip(f"no recorded data at {_shared_data()}; set PHALANX_SHARED")
+    if item.get_closest_marker("network"):
+        _need_an_engine()
     if item.get_closest_marker("browser") and _chromium() is None:
         reason = "no Chromium on PATH; set PHALANX_CHROMIUM"
         if os.environ.get("PHALANX_REQUIRE_BROWSER"):
             pytest.fail(reason)
         pytest.skip(reason)
+
+
+def _need_an_engine() -> None:
+    from phalanx.errors import UsageError
+    from phalanx.service.consensus import engine
+
+    try:
+        engine.find()
+    except UsageError as problem:
+        if os.environ.get("PHALANX_REQUIRE_ENGINE"):
+            pytest.fail(str(problem))
+        pytest.skip(str(problem))
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -33,7 +33,11 @@ VERBS = {
         "phalanx.cli_up",
         "decide live events with every member as a node of its own, up to f of them liars",
     ),
-    "ledger": ("phalanx.cli_ledger", "verify the ledger of decisions, name its head, show its entries"),
+    "network": ("phalanx.cli_network", "say how a committee's nodes are, give a member new keys"),
+    "ledger": (
+        "phalanx.cli_ledger",
+        "verify the ledger of decisions, decide its events again, show its entries",
+    ),
 }
 """Verb -> the module whose ``command(arguments)`` parses its flags, and one line of help."""
 

@@ -97,6 +97,7 @@ def test_a_member_that_lies_is_named_and_no_other(tmp_path: Path, follow: bool) 
             votes[3] = Verdict(3 - votes[3])
             decisions.append(replace(own, votes=tuple(votes), verdict=Verdict(decide(votes, 1)), tolerates=1))
         told = {
+            "chain": "net",
             "ordered": block,
             "height": block + 1,
             "models": [MODEL.digest] * 3 + ["other" if start < 30 else MODEL.digest],

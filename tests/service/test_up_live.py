@@ -13,6 +13,7 @@ from service.ledgers import verified
 from service.live_servers import PATIENCE_S, Load, Server, batches, decided, serving
 from service.models import model
 
+from phalanx.cli import main
 from phalanx.committee.voting import decide
 from phalanx.service.consensus.node import NodeFile
 from phalanx.service.engine import Engine, EngineConfig
@@ -80,7 +81,7 @@ def answered(server: Server, seed: int, n: int) -> Load:
 
 
 @pytest.mark.network
-def test_a_committee_of_nodes_over_its_life(tmp_path: Path) -> None:
+def test_a_committee_of_nodes_over_its_life(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "n"
     with serving(folder, "--quorum-s", "120", **UP) as server:
         load = answered(server, 1, 24)
@@ -131,6 +132,17 @@ def test_a_committee_of_nodes_over_its_life(tmp_path: Path) -> None:
     ):  # every vote is checked afterwards
         again = replay(ledger, model(threshold=0.5), CONFIG)
         assert again.events == len(found) and again.otherwise[:3] == [0, 0, 0] and again.otherwise[3] > 0
+
+    # so it gets new keys, and the member that its model says
+    assert main(["network", "replace", str(folder), "node3", "--why", "it lied"]) == 0
+    with serving(folder, "--quorum-s", "120", **UP) as server:
+        answered(server, 4, 12)
+        told = capsys.readouterr().out
+        assert main(["network", "status", str(folder), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["answering"] >= 3
+    assert "new keys" in told and len(committee(folder)) == len(found) + 8 * 12
+    after = replay(folder / "node0" / "ledger", model(threshold=0.5), CONFIG)
+    assert after.otherwise == again.otherwise and after.events == len(found) + 8 * 12
 
 
 @pytest.mark.network

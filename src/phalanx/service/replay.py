@@ -109,7 +109,7 @@ class _Again:
         self._engine: Engine | None = None
         self._node: CommitteeMember | None = None
         self._waiting: tuple[int, list[int]] | None = None
-        self._decided_at = 0
+        self._decided_at: tuple[str, int] | None = None
 
     def here(self, events: Sequence[LiveEvent]) -> Sequence[LiveDecision]:
         """What one process answers."""
@@ -123,14 +123,14 @@ class _Again:
         """What the members of a network vote on a batch that was answered so."""
         if self._node is None:
             self._node = CommitteeMember(self._model, 0, self._config)
-        if told["ordered"] != self._decided_at:
+        if (told["chain"], told["ordered"]) != self._decided_at:
             self._answer()
         now = self._node.expected(events)
         self._answer()
         self._node.take(events)
         self._waiting = 1, [int(decision.verdict) for decision in then]
         # a gateway's ledger has the network's height beside that of the block
-        self._decided_at = told.get("decided", told["height"])
+        self._decided_at = told["chain"], told.get("decided", told["height"])
         return now
 
     def _answer(self) -> None:

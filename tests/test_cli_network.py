@@ -1,0 +1,66 @@
+"""The command lines of networks: what is refused before anything is made, status."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from phalanx.cli import main
+from phalanx.service.consensus.network import create_network
+
+
+def said(capsys: pytest.CaptureFixture[str], code: int, *arguments: object) -> str:
+    assert main([str(each) for each in arguments]) == code
+    shown = capsys.readouterr()
+    if code >= 2:
+        assert shown.out == "" and shown.err.startswith("phalanx: error: ") and shown.err.count("\n") == 1
+    return shown.err if code >= 2 else shown.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["up"], "Name a run"),
+        (["up", "runs/none", "--quorum-s", "0"], "expected above 0"),
+        (["up", "runs/none", "--listen", "::"], "goes with --join"),
+        (["up", "runs/none", "--port", "65536"], "expected 0 to 65535"),
+        (["up", "--new-token", "ann", "--scope", "read"], "--tokens FILE"),
+        (["network", "status"], "expected NETWORK"),
+        (["network", "replace", "net"], "expected NETWORK MEMBER"),
+        (["network", "status", "net", "--why", "x"], "goes with replace and propose"),
+        (["network", "adopt", "a", "b", "--host", "x"], "goes with propose"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in said(capsys, 2, *arguments)
+
+
+def test_without_an_engine_up_says_how_to_get_one_and_makes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PHALANX_COMETBFT", str(tmp_path / "none"))
+    assert "scripts/build-cometbft" in said(capsys, 2, "up", tmp_path / "run", "--nodes", 4)
+    assert not (tmp_path / "run-net").exists()
+
+
+@pytest.mark.network
+def test_a_run_that_is_none_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "run" in said(capsys, 3, "up", tmp_path / "run")
+    assert not (tmp_path / "run-net").exists()
+
+
+@pytest.mark.network
+def test_the_status_of_a_network_that_does_not_run_is_a_finding(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "n"
+    create_network(folder, 4)
+    told = json.loads(said(capsys, 1, "network", "status", folder, "--json"))
+    assert told["answering"] == 0 and told["nodes"] == {f"node{i}": None for i in range(4)}
+    assert "0 of 4 nodes answer, a decision needs 3" in said(capsys, 1, "network", "status", folder)
+    assert "nothing was decided yet" in said(
+        capsys, 2, "network", "replace", folder, "node2", "--why", "a drill"
+    )
+    assert "no member" in said(capsys, 2, "network", "replace", folder, "node9")
