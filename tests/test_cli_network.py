@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from phalanx.cli import main
+from phalanx.cli_up import Up
+from phalanx.service.consensus import join
 from phalanx.service.consensus.network import create_network
+from phalanx.service.consensus.node import NodeFile
 
 
 def said(capsys: pytest.CaptureFixture[str], code: int, *arguments: object) -> str:
@@ -64,3 +67,25 @@ def test_the_status_of_a_network_that_does_not_run_is_a_finding(
         capsys, 2, "network", "replace", folder, "node2", "--why", "a drill"
     )
     assert "no member" in said(capsys, 2, "network", "replace", folder, "node9")
+
+
+def test_a_network_over_hosts_is_made_and_each_host_joins_with_its_own_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Up, "_members", lambda self, run: 4)
+    joined: list[tuple[Path, str | None]] = []
+    monkeypatch.setattr(join, "join", lambda folder, listen: joined.append((folder, listen)))
+    hosts = [f"10.0.0.{i}" for i in range(1, 5)]
+    folder = tmp_path / "net"
+    shown = said(capsys, 0, "up", "runs/a", "--folder", folder, "--hosts", *hosts, "--slots", 2048)
+    assert f"10.0.0.3:  phalanx up RUN --join node2   # {folder}/node2" in shown
+    assert shown.rstrip().endswith(f"phalanx up runs/a --folder {folder}")
+    assert "is there already" in said(capsys, 2, "up", "runs/a", "--folder", folder, "--hosts", *hosts)
+    moved = tmp_path / "elsewhere"
+    (folder / "node2").rename(moved)
+    assert "has ended" in said(capsys, 0, "up", tmp_path / "b", "--join", moved, "--listen", "0.0.0.0")
+    assert joined == [(moved, "0.0.0.0")]
+    options = NodeFile.load(moved).options
+    assert options == {"run": str(tmp_path / "b"), "batch": 256, "slots": 2048}  # what it remembers stays
+    monkeypatch.setattr(Up, "_members", lambda self, run: 7)
+    assert "has 7 members" in said(capsys, 2, "up", "runs/a", "--join", moved)

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+from phalanx.errors import DataError
 from phalanx.service.canonical import canonical
 from phalanx.service.consensus.client import Client
 from phalanx.service.consensus.follower import entry_of
@@ -129,13 +130,16 @@ class Gateway:
         self._asked.update(event.id for event in events)
 
     def _agreed(self, agreed: Agreed) -> None:
-        entry = entry_of(self._network.doors, agreed)
+        entry: Entry | None = None
         while not self._closing.is_set():
             try:
+                entry = entry or entry_of(self._network.doors, agreed)
                 self._entries.put(entry, timeout=_TICK_S)
                 break
             except queue.Full:
                 continue
+            except DataError:  # all are too busy to hand it over
+                self._closing.wait(_TICK_S)
         if self.out:
             _LOG.warning("the committee answers again")
         self.out = False
