@@ -1,13 +1,14 @@
 r"""How long a committee of nodes on this machine takes to decide, with all of them and with one killed.
 
-    python benchmarks/consensus.py [--nodes 4] [--batch 256] [--batches 60] [--memory /dev/shm] \
+    python benchmarks/consensus.py [--nodes 4] [--batch 256] [--batches 60] [--memory /dev/shm] [--run RUN] \
         [--out benchmarks/results/consensus.json]
 
 Needs the consensus engine (``scripts/build-cometbft``). All nodes, the gateway and this program share the machine's
 cores. The latency is from submitting one batch to f + 1 equal signed replies, one batch at a time; the decisions a
 second are with several on their way. Times of the processor are those of all nodes together, a batch: divided by the
 cores, they are what the clock can at best come down to. ``fsync`` is the disk of ``--folder``: 4 KiB appended and
-synced. Members vote by a hash of the event: what is timed is the network, not a policy.
+synced. Members vote by a hash of the event: what is timed is the network, not a policy; with ``--run`` once more with
+the members of a trained committee.
 """
 
 import argparse
@@ -17,9 +18,10 @@ import signal
 import tempfile
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from machine import report
@@ -27,6 +29,7 @@ from machine import report
 from phalanx.service.consensus.network import Network, create_network
 from phalanx.service.records import LiveDecision, LiveEvent
 
+_MEMBER = "phalanx.service.consensus.committee_member:committee_member"
 _TICK_MS = 1000.0 / os.sysconf("SC_CLK_TCK")
 
 
@@ -132,12 +135,21 @@ def recovery(network: Network, place: int) -> float:
     return time.perf_counter() - began
 
 
-def in_folder(where: Path, given: argparse.Namespace, name: str) -> dict[str, dict[str, float]]:
-    """All figures of a network whose nodes keep their files below a folder."""
+def in_folder(
+    where: Path, given: argparse.Namespace, name: str, member: Mapping[str, Any] | None = None
+) -> dict[str, dict[str, float]]:
+    """All figures of a network whose nodes keep their files below a folder.
+
+    Args:
+        where: that folder.
+        given: settings.
+        name: of the figures.
+        member: what ``create_network`` is told of the members, where they are none that drill.
+    """
     folder = Path(tempfile.mkdtemp(prefix=".consensus-", dir=where))
     found = {f"{name}: fsync": fsync_times(folder)}
     try:
-        create_network(folder / "n", given.nodes)
+        create_network(folder / "n", given.nodes, **(member or {}))
         began = time.perf_counter()
         with Network(folder / "n") as network:
             network.wait(given.nodes)
@@ -168,6 +180,7 @@ def main() -> None:
     parser.add_argument(
         "--memory", type=Path, help="a folder in memory, such as /dev/shm: once more without a disk"
     )
+    parser.add_argument("--run", type=Path, help="a trained run with as many members")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
 
@@ -175,6 +188,9 @@ def main() -> None:
     found = in_folder(given.folder, given, "disk")
     if given.memory is not None:
         found |= in_folder(given.memory, given, "memory")
+    if given.run is not None:
+        options = {"run": str(given.run.resolve()), "batch": given.batch}
+        found |= in_folder(given.folder, given, "committee", {"member": _MEMBER, "options": options})
     found["settings"] = {"nodes": given.nodes, "events_per_batch": given.batch}
     report(found, given.out, load_before)
 
