@@ -4,8 +4,9 @@
 
 The committee is that of a run, or has the size that `phalanx train` gives it and random parameters, which cost as much
 as learned ones; events are drawn from its vocabulary, of 512 processes on 8 hosts. With a run, and the consensus engine
-(``scripts/build-cometbft``), the same over HTTP once more with every member as a node (`phalanx up`). Compilation is left out. Times are by the clock, and
-of the processor alone, which other work on the machine touches less; those of HTTP are a client's beside the server.
+(``scripts/build-cometbft``), the same over HTTP once more with every member as a node (`phalanx up`). Compilation is
+left out. Times are by the clock, and of the processor alone, which other work on the machine touches less; those of
+HTTP are a client's beside the server.
 """
 
 import argparse
