@@ -9,6 +9,7 @@ __all__ = [
     "PhalanxError",
     "RunError",
     "UsageError",
+    "one_line",
     "unknown_name",
 ]
 
@@ -16,10 +17,14 @@ __all__ = [
 class PhalanxError(Exception):
     """Base of every error phalanx raises on purpose.
 
-    The message names what came, where, what is allowed and what to do.
+    The message names what came, where, what is allowed and what to do. It is shown in one line of printable characters,
+    whatever the files and words that it repeats hold (``one_line``).
     """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class UsageError(PhalanxError):
@@ -46,6 +51,18 @@ class DataError(PhalanxError):
 
 class RunError(DataError):
     """A run folder that is missing, damaged or of another version."""
+
+
+def one_line(text: str) -> str:
+    r"""The text with spaces for its line ends and tabs; other characters that are not printable are written out.
+
+    Example:
+        >>> one_line("no column\t'a\nb\x1b[2J'") == r"no column 'a b\x1b[2J'"
+        True
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else " " if c in "\n\r\t" else ascii(c)[1:-1] for c in text)
 
 
 def unknown_name(what: str, name: object, choices: Iterable[object]) -> UsageError:

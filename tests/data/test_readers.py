@@ -403,6 +403,18 @@ def test_names_that_are_no_text_and_odd_spaces_cost_one_row_of_json(tmp_path: Pa
     assert len(alone.table) == 1 and "NUL" in alone.rejects[0].reason
 
 
+def test_words_of_a_file_reach_no_terminal_as_they_are(tmp_path: Path) -> None:
+    label = _write(tmp_path / "a.ndjson", b'{"kind": "READ", "label": "b\\n\\u001b[2Jign"}\n')
+    with pytest.raises(DataError) as refused:
+        read_events(label)
+    assert str(refused.value).isprintable() and r"label=b \x1b[2Jign" in str(refused.value)
+    odd = b'{"k\\u001b\\n": "%s", "kind": "READ", "ts": 5}'
+    read = read_events(
+        _write(tmp_path / "b.ndjson", b"\n".join(odd % b"1" for _ in range(200)) + b"\n" + odd % b"x")
+    )
+    assert any("no numbers" in note for note in read.notes) and all(note.isprintable() for note in read.notes)
+
+
 def test_separators_within_a_field_of_zeek_end_no_row(tmp_path: Path) -> None:
     fields = "#fields\tts\tuid\tid.orig_h\tid.resp_h\n"
     rows = "1.5\tC\x1c1\ta\tb\r\n2.5\tC\u20282\ta\tb\n"

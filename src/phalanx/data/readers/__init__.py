@@ -22,7 +22,7 @@ from phalanx.data.readers.nsl_kdd import NSL_KDD
 from phalanx.data.readers.phalanx import PHALANX
 from phalanx.data.readers.zeek import ZEEK
 from phalanx.data.rows import ROW, Reject
-from phalanx.errors import DataError, UsageError, unknown_name
+from phalanx.errors import DataError, UsageError, one_line, unknown_name
 from phalanx.files import atomic_path
 
 __all__ = ["READERS", "IngestReport", "Ingested", "ingest", "read_events", "source_files"]
@@ -155,7 +155,7 @@ def _misfits(part: Part) -> list[str]:
         odd = values.filter(values.cast(pl.Float64, strict=False).is_null())
         if 0 < len(odd) <= _FEW * len(values):
             notes.append(
-                f"{part.source}: column {name}: {len(odd)} of {len(values):,} values are no numbers "
+                f"{one_line(f'{part.source}: column {name}')}: {len(odd)} of {len(values):,} values are no numbers "
                 f"(first: {odd[0]!r}), so all are read as text; mend them if they should be numbers"
             )
     return notes

@@ -8,7 +8,7 @@ import polars as pl
 
 from phalanx.data.events import CONTRACT_COLUMNS
 from phalanx.data.rows import RAW_LIMIT, ROW, Reject
-from phalanx.errors import DataError
+from phalanx.errors import DataError, one_line
 
 __all__ = ["LABEL_WORDS", "Converted", "Part", "Reader", "finish", "label_column", "time_column"]
 
@@ -196,7 +196,7 @@ def finish(
         raise DataError(
             f"{source}: none of its {len(rejects)} rows can be used; row {rejects[0].row}: {rejects[0].reason}"
         )
-    return frame.drop(ROW), rejects, [f"{source}: {note}" for note in notes]
+    return frame.drop(ROW), rejects, [one_line(f"{source}: {note}") for note in notes]
 
 
 def _shown(series: pl.Series) -> pl.Series:
