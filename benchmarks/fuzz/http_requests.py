@@ -42,6 +42,7 @@ _ROUND = {"schema": 40, "tokens": 250, "events": 500, "streams": 30, "raw": 200}
 _INSIDES = (b"Traceback", b'File "', b".py", b"phalanx.service", b"site-packages")
 _GROWTH_MB = 256
 _PROBLEMS = 40
+_PATIENCE_S = 300.0  # a server that takes longer hangs
 
 
 @dataclass
@@ -125,7 +126,7 @@ class Attack:
         self.seen = Seen([*tokens, *hashes, CANARY.encode(), str(self.server.folder).encode()])
         self.draw, self.sent = random.Random(self.seed), 0
         self.port = int(self.server.url.rpartition(":")[2])
-        self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+        self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=_PATIENCE_S)
 
     def ask(self, method: str, path: str, body: Any, headers: dict[str, str]) -> tuple[int, bytes]:
         """An answer, over the connection that stays open."""
@@ -170,14 +171,16 @@ class Attack:
 
     def _case(self, path: Any, session: Any, case: Any) -> None:
         """One request from the schema."""
-        from requests import RequestException
+        from requests import RequestException, Timeout
         from service.test_openapi import checks
 
         if case.headers:
             case.headers.pop("Authorization", None)
         token = {"Authorization": f"Bearer {self.server.tokens[path.scope]}"} if path.scope else {}
         try:
-            answer = case.call(base_url=self.server.url, headers=token, session=session)
+            answer = case.call(base_url=self.server.url, headers=token, session=session, timeout=_PATIENCE_S)
+        except Timeout:
+            raise
         except (RequestException, UnicodeError):
             self.seen.unseen += 1  # what the client itself will not send, or a connection that was closed
             return
@@ -248,8 +251,8 @@ class Attack:
         )
         for _ in range(count):
             data, waits, wanted = self.draw.choices(RAW, weights=[weight for _, weight in RAW])[0][0](asker)
-            with socket.create_connection(("127.0.0.1", self.port), 60) as connection:
-                connection.settimeout(60)
+            with socket.create_connection(("127.0.0.1", self.port), _PATIENCE_S) as connection:
+                connection.settimeout(_PATIENCE_S)
                 try:
                     connection.sendall(data)
                     if waits:
