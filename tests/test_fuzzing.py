@@ -1,5 +1,6 @@
 """A sample of what benchmarks/fuzzing.py does: its targets with spoilt inputs, its requests to the real server."""
 
+import json
 import logging
 import random
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.fuzz.http_requests import Seen, attack, compare
 from benchmarks.fuzz.targets import TARGETS
 
 
@@ -54,12 +56,57 @@ def test_the_targets_are_ten_million_inputs() -> None:
     assert sum(target.inputs for target in TARGETS.values()) == 10_000_000
 
 
+def result(height: int, **changes: object) -> bytes:
+    told = {"index": 0, "id": "e", "height": height, "repeated": False, "verdict": "allow", **changes}
+    return json.dumps({"results": [told]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (500, b'{"error": {"code": "internal"}}'),
+        (200, b'{"token": "a-secret"}'),
+        (400, b'{"error": {"code": "bad-request", "message": "a-secret"}}'),
+        (400, b"Traceback (most recent call last)"),
+        (400, b'{"error": {"code": "bad-request", "message": "in phalanx.service.app"}}'),
+        (400, b"[]"),
+        (200, result(6)),
+        (200, result(5, verdict="block", repeated=True)),
+    ],
+)
+def test_what_is_wrong_with_an_answer_is_found(status: int, body: bytes) -> None:
+    seen = Seen([b"a-secret"])
+    seen.answer("events", 200, result(5))
+    seen.answer("events", 401, b'{"error": {"code": "unauthorized"}}', wanted=(401,))
+    assert not seen.problems
+    seen.answer("events", status, body)
+    assert len(seen.problems) >= 1
+
+
+def test_an_answer_that_is_foreseen_but_not_here_is_found() -> None:
+    seen = Seen([])
+    seen.answer("tokens", 200, b"{}", wanted=(401,))
+    assert len(seen.problems) == 1
+
+
+@pytest.mark.parametrize(("counted", "fine"), [(2, True), (1, False), (3, False)])
+@pytest.mark.parametrize("name", ["requests_refused", "events_refused", "events"])
+def test_counts_that_do_not_add_up_are_found(name: str, counted: int, fine: bool) -> None:
+    label = {"requests_refused": "unauthorized", "events_refused": "missing-field", "events": "decided"}[name]
+    kind = {"requests_refused": "reason", "events_refused": "reason", "events": "outcome"}[name]
+    seen = Seen([])
+    for height in range(2):
+        seen.answer("tokens", 401, b'{"error": {"code": "unauthorized"}}')
+        seen.answer("events", 200, result(height, id=f"e{height}"))
+        seen.answer("events", 200, b'{"results": [{"index": 0, "error": {"code": "missing-field"}}]}')
+    compare(seen, f'phalanx_{name}_total{{{kind}="{label}"}} {counted}.0\n')
+    assert (not seen.problems) == fine
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # what schemathesis does is not ours
 def test_the_real_server_answers_whatever_is_asked() -> None:
     pytest.importorskip("schemathesis")
-    from benchmarks.fuzz.http_requests import attack
-
     found = attack(1000, seed=3, share=0.5)
     assert not found["problems"]
     assert found["requests"] >= 1000 and found["events_acknowledged"] > 100

@@ -33,7 +33,7 @@ from phalanx.service.admission import Reason
 from phalanx.service.metrics import HTTP_REFUSALS
 from phalanx.service.openapi import PATHS
 
-__all__ = ["attack"]
+__all__ = ["Seen", "attack", "compare"]
 
 CANARY = "canary-hunter2-canary"
 _JSON, _LINES = "application/json", "application/x-ndjson"
@@ -316,7 +316,7 @@ def _measured(text: str, name: str) -> Iterator[tuple[str, float]]:
         yield label, float(value)
 
 
-def _compare(seen: Seen, metrics: str) -> None:
+def compare(seen: Seen, metrics: str) -> None:
     """Each refusal and each event that was seen here was counted there; more only of those that nobody waited for."""
     codes = Counter({code: 0 for code in HTTP_REFUSALS})
     for code, count in seen.codes.items():
@@ -371,7 +371,7 @@ def attack(requests: int, *, seed: int = 1, share: float = 1.0) -> dict[str, Any
                     seen.wrong(f"memory grew from {first_mb:.0f} to {last_mb:.0f} MiB")
                 time.sleep(1.0)
                 with server.client("read") as reader:
-                    _compare(seen, reader.get("/metrics").text)
+                    compare(seen, reader.get("/metrics").text)
                 server.process.send_signal(signal.SIGTERM)
                 code = server.process.wait(300)
                 if code:
