@@ -16,7 +16,7 @@ import httpx
 from service.models import many
 
 from phalanx.service.ledger import read_entries
-from phalanx.service.ledger_bodies import decisions_of, event_to_json, events_of
+from phalanx.service.ledger_bodies import counted, decisions_of, event_to_json, events_of
 
 __all__ = ["PATIENCE_S", "Load", "Server", "batches", "decided", "serving"]
 
@@ -143,7 +143,8 @@ def decided(folder: Path) -> dict[str, tuple[int, str]]:
     found: dict[str, tuple[int, str]] = {}
     for entry in read_entries(folder / "ledger"):
         if entry.kind == "batch":
-            for event, decision in zip(events_of(entry.body), decisions_of(entry.body), strict=True):
+            pairs = counted(entry.body, events_of(entry.body), decisions_of(entry.body))
+            for event, decision in zip(*pairs, strict=True):
                 assert event.id not in found and event.id == decision.event_id
                 found[event.id] = (entry.height, decision.verdict.name.lower())
     return found

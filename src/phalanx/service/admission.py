@@ -265,13 +265,13 @@ class Admission:
             raise _RefusalError(Reason.TYPE, f": {name} is no text", "Give it a text")
         if needed and not value.strip():
             raise _RefusalError(Reason.EMPTY, f": {name} is empty", "Give it a text")
-        if len(value) > self.limits.name:
+        plain = escaped(value) if len(value) <= self.limits.name else value
+        if len(plain) > self.limits.name:
             raise _RefusalError(
                 Reason.TOO_LONG,
-                f": {name} has more than {self.limits.name} characters",
+                f": {name} has more than {self.limits.name} characters, control characters written out",
                 "Name it by a shorter text",
             )
-        plain = escaped(value)
         self.counts["escaped"] += plain is not value
         return plain
 

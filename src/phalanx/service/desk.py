@@ -7,9 +7,9 @@ queries all follow from it, and are brought up to it at every start (a snapshot 
 import contextlib
 import logging
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,12 @@ from phalanx.service.clock import Clock
 from phalanx.service.commands import Command, commands_of
 from phalanx.service.engine import Engine, EngineConfig
 from phalanx.service.ledger import Ledger, LedgerFullError, read_entries
-from phalanx.service.ledger_bodies import batch_body, decisions_of, events_of
+from phalanx.service.ledger_bodies import batch_body, counted, decisions_of, events_of
 from phalanx.service.ledger_entry import Entry
 from phalanx.service.model import Model
 from phalanx.service.policy import SafetyPolicy
 from phalanx.service.records import LiveDecision, LiveEvent
-from phalanx.service.remote import Remote, told_of
+from phalanx.service.remote import Remote, merged, told_of, without_quorum
 from phalanx.service.safety import Outcome, Safety
 from phalanx.types import Verdict
 
@@ -32,6 +32,7 @@ __all__ = ["Answer", "Desk", "DeskConfig"]
 _LOG = logging.getLogger("phalanx")
 _STATE = "state"
 _HEAVY = 100_000
+_AT_ONCE = 64  # entries of a network that are taken before anything else gets its turn
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,7 @@ class Desk:
         self._folder, self._ledger_folder = folder, ledger_folder
         self._model, self._send, self._index = model, send, index
         self._known: OrderedDict[str, tuple[int, LiveDecision]] = OrderedDict()
+        self._due: deque[tuple[int, LiveEvent, LiveDecision]] = deque()  # written down, not considered yet
         self._since_snapshot = 0
         self._network, self._network_height, self._accused = network, 0, 0
         self.engine: Engine
@@ -124,6 +126,8 @@ class Desk:
             if height > sent:
                 self._send(commands_of(body))
         self._send(self.safety.tick())
+        with contextlib.suppress(LedgerFullError):
+            self._consider_due()
         if network is not None:
             network.begin(self._network_height)
 
@@ -142,11 +146,14 @@ class Desk:
             LedgerFullError: nothing was decided; later it may.
             LedgerBrokenError: nothing can be decided until the service is started anew.
         """
+        self._consider_due()
         fresh = {event.id: event for event in reversed(events) if event.id not in self._known}
         new = [event for event in events if fresh.pop(event.id, None) is not None]
         outcomes: dict[str, Outcome] = {}
         if new:
-            outcomes = self._decided_here(new) if self._network is None else self._decided_there(new)
+            outcomes = (
+                self._decided_here(new) if self._network is None else self._decided_there(self._network, new)
+            )
         answers = []
         for event in events:
             height, decision = self._known[event.id]
@@ -161,32 +168,45 @@ class Desk:
 
     def tick(self) -> None:
         """What is to be done now and then: ends what is over, takes what a network decided meanwhile."""
-        if self._network is not None:
-            with contextlib.suppress(LedgerFullError):  # what was decided waits for room
-                while self._take_next(0.0) is not None:
-                    pass
-                for body in self._network.evidence()[self._accused :]:
-                    self.ledger.append_many([("evidence", body)])
-                    self._accused += 1
-                    self.act(lambda safety, who=body["member"]: safety.page("evidence", why=f"member {who}"))
+        with contextlib.suppress(LedgerFullError):  # what was decided waits for room
+            self._consider_due()
+            if self._network is not None:
+                self._look(self._network)
         self.act(lambda safety: safety.tick())
+
+    def _look(self, network: Remote) -> None:
+        for _ in range(_AT_ONCE):
+            if self._take_next(network, 0.0) is None:
+                break
+        for body in network.evidence()[self._accused :]:
+            self._accused += 1
+            try:
+                self.ledger.append_many([("evidence", body)])
+            except DataError as problem:  # it is for people, and must not stop what it accuses
+                _LOG.error("evidence against a member cannot be kept: %s", problem)
+            self.act(lambda safety, who=body["member"]: safety.page("evidence", why=f"member {who}"))
 
     def _decided_here(self, events: Sequence[LiveEvent]) -> dict[str, Outcome]:
         decisions = self.engine.decide(events)
-        return self._written(events, decisions, self._model.committee.f)
+        try:
+            return self._written(events, decisions, self._model.committee.f)
+        except LedgerFullError:
+            if events[0].id not in self._known:
+                self._catch_up(None)  # what was decided and not written down never was
+            raise
 
-    def _decided_there(self, events: Sequence[LiveEvent]) -> dict[str, Outcome]:
+    def _decided_there(self, network: Remote, events: Sequence[LiveEvent]) -> dict[str, Outcome]:
         """The network's decisions; without a quorum, an alert on each event."""
-        network = self._network
-        assert network is not None
         outcomes: dict[str, Outcome] = {}
         missing = {event.id: event for event in events}
         refused = network.ask(events)
-        deadline = time.monotonic() + (0.0 if network.out else network.patience_s)
-        while (
-            len(missing) > len(refused)
-            and (taken := self._take_next(deadline - time.monotonic())) is not None
-        ):
+        deadline, late = time.monotonic() + (0.0 if network.out else network.patience_s), 0
+        while len(missing) > len(refused) and late < _AT_ONCE:
+            left_s = deadline - time.monotonic()
+            late += left_s <= 0.0
+            taken = self._take_next(network, left_s)
+            if taken is None:
+                break
             ids, led_to = taken
             outcomes |= led_to
             for name in ids:
@@ -195,60 +215,37 @@ class Desk:
             network.lost()
         if missing:
             left = list(missing.values())
-            outcomes |= self._written(left, [self._without_quorum(event) for event in left], network.f)
+            alerts = [without_quorum(event, network.n, network.f) for event in left]
+            outcomes |= self._written(left, alerts, network.f)
         return outcomes
 
-    def _take_next(self, wait_s: float) -> tuple[list[str], dict[str, Outcome]] | None:
+    def _take_next(self, network: Remote, wait_s: float) -> tuple[list[str], dict[str, Outcome]] | None:
         """Takes the network's next entry; None where there is none in time.
 
         Returns:
             The ids of its events, and what those led to that had no decision of a quorum before.
         """
-        network = self._network
-        assert network is not None
         entry = network.next(wait_s)
         if entry is None:
             return None
         events, told = events_of(entry.body), decisions_of(entry.body)
+        again, seen = [], set()
+        for place, (event, each) in enumerate(zip(events, told, strict=True)):
+            known = self._known.get(event.id)
+            if event.id in seen or (known is not None and (known[1].quorum or not each.quorum)):
+                again.append(place)
+            seen.add(event.id)
+        before = self.engine.mark()
         here = self.engine.decide(events, [int(decision.verdict) for decision in told])
-        new = [
-            (
-                event,
-                replace(
-                    own,
-                    verdict=each.verdict,
-                    votes=each.votes,
-                    quorum=each.quorum,
-                    model=each.model,
-                    tolerates=each.tolerates,
-                ),
+        try:
+            outcomes = self._written(
+                events, merged(told, here), network.f, told_of(entry, again), done=network.done
             )
-            for event, own, each in zip(events, here, told, strict=True)
-            if event.id not in self._known or (each.quorum and not self._known[event.id][1].quorum)
-        ]
-        outcomes: dict[str, Outcome] = {}
-        if new:
-            outcomes = self._written([e for e, _ in new], [d for _, d in new], network.f, told_of(entry))
-        network.done()
+        except LedgerFullError:
+            if network.next(0.0) is entry:  # nothing was written down
+                self.engine.back(before)
+            raise
         return [event.id for event in events], outcomes
-
-    def _without_quorum(self, event: LiveEvent) -> LiveDecision:
-        assert self._network is not None
-        return LiveDecision(
-            event_id=event.id,
-            time_ns=event.time_ns,
-            host=event.host,
-            subject=event.subject,
-            verdict=Verdict.ALERT,
-            votes=(None,) * self._network.n,
-            quorum=False,
-            score=0.0,
-            shielded=False,
-            robustness={},
-            evidence=(event.id,),
-            model="",
-            tolerates=self._network.f,
-        )
 
     def _written(
         self,
@@ -256,25 +253,38 @@ class Desk:
         decisions: Sequence[LiveDecision],
         f: int,
         consensus: Mapping[str, Any] | None = None,
+        done: Callable[[], None] = lambda: None,
     ) -> dict[str, Outcome]:
-        """Writes a batch down, and what its decisions lead to."""
-        try:
-            entry = self.ledger.append(
-                "batch", batch_body(events, decisions, f=f, mode=self.mode, consensus=consensus)
-            )
-        except LedgerFullError:
-            self._catch_up(None)  # what was decided and not written down never was
-            raise
+        """Writes a batch down, and what its decisions lead to.
+
+        Args:
+            events, decisions, f, consensus: see ``batch_body``.
+            done: called once it is written down.
+        """
+        body = batch_body(events, decisions, f=f, mode=self.mode, consensus=consensus)
+        entry = self.ledger.append("batch", body)
+        done()
+        events, decisions = counted(entry.body, events, decisions)
         self._remember(entry.height, decisions)
-        outcomes = {
-            event.id: self._considered(decision, event, entry.height)
-            for event, decision in zip(events, decisions, strict=True)
-        }
-        if self._index is not None:
-            self._index(entry.height, events, decisions, [outcomes[event.id] for event in events])
+        self._due += [(entry.height, *each) for each in zip(events, decisions, strict=True)]
+        outcomes: dict[str, Outcome] = {}
+        try:
+            outcomes = self._consider_due()
+        finally:
+            if self._index is not None:
+                self._index(entry.height, events, decisions, [outcomes.get(event.id) for event in events])
         self._since_snapshot += len(events)
         if self._since_snapshot >= self.config.snapshot_every:
-            self.snapshot()
+            self._snapshot_if_possible()
+        return outcomes
+
+    def _consider_due(self) -> dict[str, Outcome]:
+        """What is written down and was not considered yet leads to, in order; what cannot be written down stays due."""
+        outcomes: dict[str, Outcome] = {}
+        while self._due:
+            height, event, decision = self._due[0]
+            outcomes[event.id] = self._considered(decision, event, height)
+            self._due.popleft()
         return outcomes
 
     def _considered(self, decision: LiveDecision, event: LiveEvent, height: int) -> Outcome:
@@ -290,6 +300,13 @@ class Desk:
         """Keeps the engine's state, so that a restart need not begin at the ledger's first entry."""
         self.engine.save(self._folder / _STATE, height=self.ledger.head.height, hash=self.ledger.head.hash)
         self._since_snapshot = 0
+
+    def _snapshot_if_possible(self) -> None:
+        try:
+            self.snapshot()
+        except (OSError, DataError) as problem:  # it only shortens the next start
+            _LOG.error("no snapshot: %s", problem)
+            self._since_snapshot = 0
 
     def _remember(self, height: int, decisions: Sequence[LiveDecision]) -> None:
         for decision in decisions:
@@ -310,6 +327,7 @@ class Desk:
             What operators and rules did, from the first, with the heights of the entries.
         """
         self.engine = Engine(self._model, self.config.engine)
+        self._due.clear()
         begin, decided = self._restored(), 0
         bodies: list[tuple[int, Mapping[str, Any]]] = []
         heights = {begin.get("height", 0): begin.get("hash")}
@@ -318,19 +336,28 @@ class Desk:
                 raise RunError(f"{self._folder / _STATE}: a snapshot of another ledger; delete it")
             if entry.kind == "operator":
                 bodies.append((entry.height, entry.body))
+                considered = entry.body.get("height", 0)
+                while self._due and self._due[0][0] < considered:
+                    self._due.popleft()
             if entry.kind == "model":
                 self._check_model(entry.body)
             if entry.kind != "batch":
                 continue
             events, decisions = events_of(entry.body), decisions_of(entry.body)
-            self._remember(entry.height, decisions)
-            if self._index is not None and indexed is not None and entry.height > indexed:
-                self._index(entry.height, events, decisions, [None] * len(events))
             if self._again(entry, events, decisions, entry.height > begin.get("height", 0)):
                 decided += len(events)
+            events, decisions = counted(entry.body, events, decisions)
+            self._remember(entry.height, decisions)
+            self._due += [
+                (entry.height, event, decision)
+                for event, decision in zip(events, decisions, strict=True)
+                if decision.verdict is not Verdict.ALLOW or not decision.quorum
+            ]
+            if self._index is not None and indexed is not None and entry.height > indexed:
+                self._index(entry.height, events, decisions, [None] * len(events))
         self._since_snapshot = decided
         if decided >= _HEAVY:
-            self.snapshot()
+            self._snapshot_if_possible()
         return bodies
 
     def _restored(self) -> dict[str, Any]:

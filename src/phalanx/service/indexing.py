@@ -17,7 +17,7 @@ from phalanx.errors import PhalanxError
 from phalanx.service.commands import Command
 from phalanx.service.http_asks import Query
 from phalanx.service.ledger import Entry, read_entries
-from phalanx.service.ledger_bodies import decisions_of, events_of
+from phalanx.service.ledger_bodies import counted, decisions_of, events_of
 from phalanx.service.records import LiveDecision, LiveEvent
 from phalanx.service.replies import Decision, Decisions, decision_reply
 from phalanx.service.safety import Outcome
@@ -227,12 +227,12 @@ class Indexer:
     def _insert(self, batch: _Read | None) -> None:
         if batch is None:
             return
-        decisions = decisions_of(batch.body)
+        events, decisions = counted(batch.body, events_of(batch.body), decisions_of(batch.body))
         outcomes = [
             _NOTHING if each.verdict is Verdict.ALLOW and each.quorum else batch.outcomes.get(each.event_id)
             for each in decisions
         ]
-        self._store.insert(batch.height, events_of(batch.body), decisions, outcomes)
+        self._store.insert(batch.height, events, decisions, outcomes)
         self._has(batch.height)
 
     def _has(self, height: int) -> None:

@@ -15,6 +15,7 @@ __all__ = [
     "batch_body",
     "batch_digest",
     "batch_flaw",
+    "counted",
     "decisions_of",
     "event_from_json",
     "event_to_json",
@@ -157,6 +158,19 @@ def decisions_of(body: Mapping[str, Any]) -> tuple[LiveDecision, ...]:
     if len(events) != len(forms):
         raise DataError(f"{len(events)} events and {len(forms)} decisions")
     return tuple(_decision_from_json(form, event) for form, event in zip(forms, events, strict=True))
+
+
+def counted(
+    body: Mapping[str, Any], events: Sequence[LiveEvent], decisions: Sequence[LiveDecision]
+) -> tuple[Sequence[LiveEvent], Sequence[LiveDecision]]:
+    """Those of a batch's events, and their decisions, that had not been decided before: a gateway keeps a network's
+    batch whole, and what it lists under ``again`` counts no second time.
+    """
+    again = body.get("consensus", {}).get("again", ())
+    if not again:
+        return events, decisions
+    places = [place for place in range(len(events)) if place not in again]
+    return [events[place] for place in places], [decisions[place] for place in places]
 
 
 def batch_flaw(body: Mapping[str, Any]) -> str | None:

@@ -1,12 +1,14 @@
 """A committee that decides elsewhere, as the desk sees it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 from phalanx.service.ledger_entry import Entry
-from phalanx.service.records import LiveEvent
+from phalanx.service.records import LiveDecision, LiveEvent
+from phalanx.types import Verdict
 
-__all__ = ["Remote", "told_of"]
+__all__ = ["Remote", "merged", "told_of", "without_quorum"]
 
 
 @runtime_checkable
@@ -56,9 +58,10 @@ class Remote(Protocol):
         ...
 
 
-def told_of(entry: Entry) -> dict[str, Any]:
+def told_of(entry: Entry, again: Sequence[int]) -> dict[str, Any]:
     """What the desk's own ledger says of an entry of the committee's: where it is, in which blocks it was ordered and
-    decided, and who signed for it."""
+    decided, who signed for it, and which of its events had been decided before, by place: these count no second time.
+    """
     told = entry.body["consensus"]
     return {
         "chain": told["chain"],
@@ -68,4 +71,39 @@ def told_of(entry: Entry) -> dict[str, Any]:
         "decided": told["height"],
         "signatures": dict(entry.signatures),
         "models": list(told["models"]),
+        "again": list(again),
     }
+
+
+def merged(told: Sequence[LiveDecision], here: Sequence[LiveDecision]) -> list[LiveDecision]:
+    """Decisions of a committee elsewhere, with the scores, robustness and evidence that were worked out here."""
+    return [
+        replace(
+            own,
+            verdict=each.verdict,
+            votes=each.votes,
+            quorum=each.quorum,
+            model=each.model,
+            tolerates=each.tolerates,
+        )
+        for each, own in zip(told, here, strict=True)
+    ]
+
+
+def without_quorum(event: LiveEvent, n: int, f: int) -> LiveDecision:
+    """An alert on an event that a committee of n members has not decided."""
+    return LiveDecision(
+        event_id=event.id,
+        time_ns=event.time_ns,
+        host=event.host,
+        subject=event.subject,
+        verdict=Verdict.ALERT,
+        votes=(None,) * n,
+        quorum=False,
+        score=0.0,
+        shielded=False,
+        robustness={},
+        evidence=(event.id,),
+        model="",
+        tolerates=f,
+    )

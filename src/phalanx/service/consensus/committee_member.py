@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from phalanx.errors import RunError, UsageError
+from phalanx.errors import DataError, RunError, UsageError
 from phalanx.service.engine import Engine, EngineConfig, Mark
 from phalanx.service.model import Model, load_model
 from phalanx.service.records import LiveDecision, LiveEvent
@@ -120,8 +120,11 @@ class CommitteeMember:
         self._since += len(verdicts)
         if self._snapshot is not None and self._since >= self._snapshot_every:
             self._drop_asked()
-            self._engine.save(self._snapshot, height=height)
             self._since = 0
+            try:
+                self._engine.save(self._snapshot, height=height)
+            except (OSError, DataError) as problem:  # it only shortens the next start
+                _LOG.error("no snapshot: %s", problem)
 
     def _gone_through(self, events: tuple[LiveEvent, ...]) -> _Ahead:
         before = self._engine.mark()

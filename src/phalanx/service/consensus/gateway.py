@@ -77,12 +77,12 @@ class Gateway:
                 refused.append(event.id)
                 continue
             if part and (len(part) >= _EVENTS or size + length > _BYTES):
-                self._submit(part)
+                refused += self._submit(part)
                 part, size = [], 0
             part.append(event)
             size += length
         if part:
-            self._submit(part)
+            refused += self._submit(part)
         return refused
 
     def next(self, wait_s: float) -> Entry | None:
@@ -92,6 +92,7 @@ class Gateway:
                 self._first = self._entries.get(timeout=wait_s) if wait_s > 0 else self._entries.get_nowait()
             except queue.Empty:
                 return None
+            self.out = False
             models = self._first.body["consensus"]["models"]
             self._missed = [
                 before + 1 if model is None else 0 for before, model in zip(self._missed, models, strict=True)
@@ -106,6 +107,8 @@ class Gateway:
 
     def lost(self) -> None:
         """See ``Remote``."""
+        if self._first is not None or not self._entries.empty():
+            return  # it has just come
         if not self.out:
             _LOG.error("no quorum: the committee has not answered in %g s", self.patience_s)
         self.out = True
@@ -124,10 +127,18 @@ class Gateway:
         found = ["no-quorum"] if self.out else []
         return found + (["member-silent"] if self.voting < self.n else [])
 
-    def _submit(self, events: Sequence[LiveEvent]) -> None:
+    def _submit(self, events: Sequence[LiveEvent]) -> list[str]:
+        """Submits events together; returns the ids of those that nobody would order."""
         assert self._client is not None
-        self._client.submit(events)
+        try:
+            self._client.submit(events)
+        except DataError as problem:
+            if len(events) > 1:
+                return [name for event in events for name in self._submit([event])]
+            _LOG.error("an event cannot be submitted: %s", problem)
+            return [events[0].id]
         self._asked.update(event.id for event in events)
+        return []
 
     def _agreed(self, agreed: Agreed) -> None:
         entry: Entry | None = None
