@@ -7,10 +7,14 @@ import pytest
 from consensus.fake_engine import Committee, events
 
 from phalanx.errors import DataError
+from phalanx.service.canonical import canonical
 from phalanx.service.consensus.audit import votes_flaw
-from phalanx.service.consensus.replies import Reply, Tally, reply_to
+from phalanx.service.consensus.chain import Chain, ChainMember
+from phalanx.service.consensus.door import message
+from phalanx.service.consensus.replies import Reply, Tally, _well_formed, reply_bytes, reply_to
+from phalanx.service.consensus.submission import SUBMISSION_EVENTS
 from phalanx.service.ledger_bodies import decisions_of
-from phalanx.service.ledger_entry import Entry
+from phalanx.service.ledger_entry import ENTRY_LIMIT, Entry
 from phalanx.service.statements import Statement, evidence_flaw
 
 
@@ -116,34 +120,120 @@ def test_answers_that_no_member_signed_do_not_count(seven: Committee) -> None:
             Reply.from_json(form)
 
 
-def test_a_member_that_makes_heights_up_drives_out_its_own_answers_alone(seven: Committee) -> None:
+def at_height(committee: Committee, place: int, height: int, **changes: object) -> Reply:
+    """What a member makes up about a height, under its signatures."""
+    node, entry = committee.nodes[place], committee.nodes[place].entries[0]
+    made_up = Entry(height, entry.previous, entry.kind, entry.body, entry.hash, {node.name: "00" * 64})
+    signature = node.key.sign(made_up.head.statement(node.name).message).hex()
+    reply = reply_to(
+        committee.chain, node.name, node.key, dataclasses.replace(made_up, signatures={node.name: signature})
+    )
+    return lie(committee, place, reply, **changes) if changes else reply
+
+
+def test_a_member_that_makes_heights_up_fills_its_own_places_alone_and_few(seven: Committee) -> None:
     tally = Tally(seven.chain, window=4)
     honest = replies(seven, 1)
     tally.add(honest[0])
     tally.add(honest[1])
-    node, entry = seven.nodes[6], seven.nodes[6].entries[0]
-    for height in range(50, 100):
-        made_up = Entry(height, entry.previous, entry.kind, entry.body, entry.hash, {})
-        head = dataclasses.replace(made_up, signatures={node.name: "00" * 64}).head
-        signature = node.key.sign(head.statement(node.name).message).hex()
-        sealed = dataclasses.replace(made_up, signatures={node.name: signature})
-        assert tally.add(reply_to(seven.chain, node.name, node.key, sealed)) is None
-    assert tally.refused == 0
+    for height in (*range(2, 100), 10**12):
+        assert tally.add(at_height(seven, 6, height)) is None
+    assert tally.refused == 95 and set(tally._heard["node6"]) == {2, 3, 4, 5}
     assert tally.add(honest[2]) is not None
+    for height in range(2, 100):  # nor do they pile up while the ledger goes on
+        tally.advance(height)
+        tally.add(at_height(seven, 6, height + 4))
+        tally.add(at_height(seven, 6, 1))
+        assert all(height - 4 <= at <= height + 4 for heard in tally._heard.values() for at in heard)
+    assert len(tally._heard["node6"]) == 9 and not tally._agreed
 
 
-def test_answers_that_do_not_fit_together_bring_nothing_down(seven: Committee) -> None:
-    for changes in (
+def test_what_was_passed_on_is_agreed_on_no_more_but_still_proves_a_lie(seven: Committee) -> None:
+    tally = Tally(seven.chain, window=4)
+    honest = replies(seven, 1)
+    tally.add(honest[0])
+    tally.advance(2)
+    assert [tally.add(reply) for reply in honest[1:]] == [None] * 6 and tally.refused == 0
+    tally.add(lie(seven, 0, honest[0], mode="enforce"))
+    assert [body["member"] for body in tally.evidence] == ["node0"]
+
+
+def test_a_lie_is_proved_once_a_height_and_a_few_times_a_member(seven: Committee) -> None:
+    tally = Tally(seven.chain, window=64)
+    for height in range(1, 40):
+        tally.add(at_height(seven, 6, height))
+        for mode in ("enforce", "shadow"):
+            for batch in ("", "0" * 64, "1" * 64):
+                tally.add(at_height(seven, 6, height, mode=mode, batch=batch))
+    assert [body["height"] for body in tally.evidence] == list(range(1, 9))
+    tally.add(at_height(seven, 5, 1))
+    tally.add(at_height(seven, 5, 1, mode="enforce"))
+    assert tally.evidence[-1]["member"] == "node5"
+    for body in tally.evidence:
+        assert evidence_flaw(body, seven.chain.keys) is None
+        assert len(canonical(body)) <= 2 * reply_bytes(seven.chain)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
         {"verdicts": "9x"},
         {"verdicts": "0"},
+        {"verdicts": ["0"] * 7},
         {"votes": []},
+        {"votes": ["0"] * 7},
+        {"votes": ["00000009"] * 7},
         {"submissions": [1]},
+        {"submissions": [["a" * 64, 7.0]]},
+        {"submissions": [["a" * 64, 8], ["b" * 64, -1]]},
+        {"submissions": [["a" * 100_000, 7]]},
         {"models": 5},
-    ):
-        tally = Tally(seven.chain)
-        for place in range(3):  # more than f lie: nothing is promised but to go on
-            assert tally.add(lie(seven, place, replies(seven, 1)[place], **changes)) is None
-        assert tally.refused == 1
+        {"models": ["m" * 65, *[None] * 6]},
+        {"models": ["\n", *[None] * 6]},
+        {"mode": "m" * (1 << 20)},
+        {"mode": {}},
+        {"batch": None},
+        {"batch": "b" * 10_000},
+        {"entry": "A" * 64},
+        {"more": ["x"] * 100_000},
+    ],
+    ids=lambda changes: f"{next(iter(changes))}",
+)
+def test_answers_that_no_honest_node_gives_are_refused_and_not_kept(
+    seven: Committee, changes: dict[str, object]
+) -> None:
+    tally = Tally(seven.chain)
+    assert len(replies(seven, 1)[0].said.content["verdicts"]) == 7
+    for place in range(3):  # more than f lie: nothing is promised but to go on
+        assert tally.add(lie(seven, place, replies(seven, 1)[place], **changes)) is None
+    assert tally.refused == 3 and not any(tally._heard.values())
+    assert [tally.add(reply) is not None for reply in replies(seven, 1)[:3]] == [False, False, True]
+    assert not tally.evidence
+
+
+@pytest.mark.parametrize(("n", "events"), [(1, 1), (4, 1024), (4, 8192), (31, 8192)])
+def test_the_longest_honest_answer_is_within_its_bound_and_near_it(n: int, events: int) -> None:
+    names = [f"{i:040d}" for i in range(n)]
+    members = tuple(ChainMember(name, f"{i:064x}", f"{n + i:064x}") for i, name in enumerate(names))
+    chain = Chain("c" * 40, members, {"g": "f" * 64}, "enforce", batch_events=events)
+    most = max(events, SUBMISSION_EVENTS)
+    content = {
+        "batch": "b" * 64,
+        "entry": "e" * 64,
+        "submissions": [["a" * 64, 1]] * most,
+        "verdicts": "3" * most,
+        "votes": ["3" * most] * n,
+        "models": ['"' * 64] * n,
+        "mode": "enforce",
+    }
+    said = Statement(names[0], 10**18, "reply", content, "5" * 128, chain.name)
+    length = len(message(Reply(said, "5" * 128).to_json()))
+    assert length <= reply_bytes(chain) < 1.1 * length + 2048
+    assert _well_formed(chain, content)
+    assert not _well_formed(chain, content | {"verdicts": "3" * (most + 1)})
+    assert 2 * reply_bytes(chain) < ENTRY_LIMIT  # evidence fits into a ledger
+    window = Tally(chain).window
+    assert window == 8 or 2 * n * window * reply_bytes(chain) <= 64 << 20
 
 
 def test_decisions_follow_from_the_signed_votes_in_the_ledger(seven: Committee) -> None:

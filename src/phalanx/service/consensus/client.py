@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from phalanx.errors import DataError
+from phalanx.service.consensus.asking import exchange, ledger_height
 from phalanx.service.consensus.chain import Chain
-from phalanx.service.consensus.door import message, read_message
-from phalanx.service.consensus.follower import Follower, ledger_height
-from phalanx.service.consensus.framing import Framer
-from phalanx.service.consensus.listener import Address, connect
+from phalanx.service.consensus.door import message
+from phalanx.service.consensus.follower import Follower
+from phalanx.service.consensus.listener import Address, connect, wake
 from phalanx.service.consensus.replies import Agreed
 from phalanx.service.consensus.submission import parse, submit_form
 from phalanx.service.keys import SigningKey
@@ -27,6 +27,7 @@ from phalanx.service.records import LiveDecision, LiveEvent
 __all__ = ["Client"]
 
 _TIMEOUT_S = 10.0
+_CLOSE_S = 5.0
 _WORDS, _KINDS = 160, 64  # characters of a refusal's words, and different ones that are counted apart
 
 
@@ -53,7 +54,7 @@ class Client:
         gateway: name under which this client submits.
         key: the gateway's.
         retry_s: how long to wait before submitting again.
-        agreed: told of every batch that was agreed on, others' too.
+        agreed: told of every batch that was agreed on, others' too (see ``Follower``); it may take its time.
         since: height of the ledger after which to listen: a gateway that was stopped hears what it missed; None: from
             now on.
 
@@ -99,10 +100,13 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self._stopping.set()
         for sender in self._senders:
-            sender.stop()
-        self._retrier.join()
+            sender.end()
         if self._follower is not None:
             self._follower.__exit__()
+        deadline = time.monotonic() + _CLOSE_S  # a node may be silent in a handshake
+        for thread in (self._retrier, *(sender.thread for sender in self._senders)):
+            if thread.is_alive():
+                thread.join(max(0.0, deadline - time.monotonic()))
         with self._lock:
             left, self._waiting = self._waiting, {}
         for waiting in left.values():
@@ -179,24 +183,24 @@ class _Sender:
         self._counters = counters
         self._queue: queue.Queue[bytes | None] = queue.Queue(maxsize=256)
         self._connection: socket.socket | None = None
+        self._lock = threading.Lock()
+        self._ended = False
 
     def send(self, raw: bytes) -> None:
         with contextlib.suppress(queue.Full):
             self._queue.put_nowait(raw)
 
-    def stop(self) -> None:
-        while True:
-            try:
-                self._queue.put_nowait(None)
-                break
-            except queue.Full:
-                with contextlib.suppress(queue.Empty):
-                    self._queue.get_nowait()
-        if self.thread.is_alive():
-            self.thread.join()
+    def end(self) -> None:
+        """Lets go of what is on its way; the thread ends soon after."""
+        with self._lock:
+            self._ended = True
+            if self._connection is not None:
+                wake(self._connection)
+        with contextlib.suppress(queue.Full):  # then it need not be woken
+            self._queue.put_nowait(None)
 
     def _run(self) -> None:
-        while (raw := self._queue.get()) is not None:
+        while (raw := self._queue.get()) is not None and not self._ended:
             try:
                 answer = self._ask(message({"do": "submit", "raw": base64.b64encode(raw).decode()}))
                 if not answer["ok"]:
@@ -212,16 +216,18 @@ class _Sender:
         self._counters[name if len(self._counters) < _KINDS or name in self._counters else "refused"] += 1
 
     def _ask(self, request: bytes) -> Any:
-        if self._connection is None:
-            self._connection = connect(self._door, _TIMEOUT_S)
-        self._connection.sendall(request)
-        framer = Framer()
-        while data := self._connection.recv(1 << 16):
-            for told in framer.feed(data):
-                return read_message(told)
-        raise ConnectionResetError
+        deadline = time.monotonic() + _TIMEOUT_S
+        connection = self._connection
+        if connection is None:
+            connection = connect(self._door, _TIMEOUT_S)
+            with self._lock:
+                self._connection = connection
+                if self._ended:
+                    raise ConnectionAbortedError
+        return exchange(connection, request, deadline)
 
     def _close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        with self._lock:
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()

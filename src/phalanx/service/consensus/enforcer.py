@@ -2,13 +2,15 @@
 
 import fcntl
 import os
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from phalanx.errors import UsageError
+from phalanx.errors import DataError, UsageError
+from phalanx.service.consensus.asking import entry_of
 from phalanx.service.consensus.chain import Chain
-from phalanx.service.consensus.follower import Follower, entry_of
+from phalanx.service.consensus.follower import Follower
 from phalanx.service.consensus.listener import Address
 from phalanx.service.consensus.replacement import members_after
 from phalanx.service.consensus.replies import Agreed
@@ -70,6 +72,8 @@ class Enforcer:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.ftruncate(self._file, found.size)
         height = found.entry.height if found.entry else 0
+        self._acting = threading.RLock()  # whoever acts may close it
+        self._closed = False
         self._follower = Follower(chain, doors, height + 1, self._take)
 
     @property
@@ -88,14 +92,19 @@ class Enforcer:
 
     def __exit__(self, *_: object) -> None:
         self._follower.__exit__()
-        os.fsync(self._file)
-        os.close(self._file)
-        os.close(self._folder)
+        with self._acting:  # whoever acts ends what was begun
+            self._closed = True
+            os.fsync(self._file)
+            os.close(self._file)
+            os.close(self._folder)
 
     def _take(self, agreed: Agreed) -> None:
-        entry = entry_of(self._doors, agreed)
-        if entry.kind == "batch":
-            self._act(entry)
-        line = memoryview(entry_line(entry))
-        while line:
-            line = line[os.write(self._file, line) :]
+        entry = entry_of(self._doors, agreed, ending=self._follower.ending)
+        with self._acting:
+            if self._closed:
+                raise DataError("the enforcer was closed before it acted")
+            if entry.kind == "batch":
+                self._act(entry)
+            line = memoryview(entry_line(entry))
+            while line:
+                line = line[os.write(self._file, line) :]

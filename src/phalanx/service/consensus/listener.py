@@ -18,7 +18,7 @@ from pathlib import Path
 from phalanx.errors import UsageError
 from phalanx.service.consensus.tls import TlsAddress
 
-__all__ = ["Address", "Listener", "close_socket", "connect"]
+__all__ = ["Address", "Listener", "close_socket", "connect", "wake"]
 
 Address = Path | TlsAddress
 """Where somebody listens: the path of a Unix socket, or a door over TCP."""
@@ -166,7 +166,8 @@ def connect(address: Address, timeout_s: float | None = None) -> socket.socket:
 
     Args:
         address: of the socket.
-        timeout_s: longest that the connection itself and each later read or write may take; None waits.
+        timeout_s: longest that the connection itself, its handshake included, and each later read or write may take;
+            None waits.
 
     Raises:
         OSError: nobody listens; over TCP, or it is not whom the address names.
@@ -184,14 +185,18 @@ def connect(address: Address, timeout_s: float | None = None) -> socket.socket:
 
 
 def _call(address: TlsAddress, timeout_s: float | None) -> ssl.SSLSocket:
+    began = time.monotonic()
     connection = socket.create_connection((address.host, address.port), timeout_s)
     try:
         _keep_alive(connection)
+        if timeout_s is not None:  # of which one handshake takes no more, in how many pieces it comes
+            connection.settimeout(max(0.001, timeout_s - (time.monotonic() - began)))
         secure = address.context.wrap_socket(connection)  # takes the socket over
     except BaseException:
         connection.close()
         raise
     try:
+        secure.settimeout(timeout_s)
         address.other_side(secure)
     except BaseException:
         secure.close()
@@ -233,9 +238,14 @@ def _tcp(address: TlsAddress) -> socket.socket:
         ) from None
 
 
-def close_socket(connection: socket.socket) -> None:
-    """Closes a socket so that a thread that waits for it wakes."""
+def wake(connection: socket.socket) -> None:
+    """Ends a connection so that a thread that waits for it wakes, and closes it itself."""
     with contextlib.suppress(OSError):
         # not ssl's own shutdown, which would let another thread go on in plain text
         socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+
+def close_socket(connection: socket.socket) -> None:
+    """Closes a socket so that a thread that waits for it wakes."""
+    wake(connection)
     connection.close()

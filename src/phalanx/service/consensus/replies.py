@@ -1,24 +1,32 @@
 """What a node answers about a decided batch, under its member's signature; and when answers are believed.
 
 At most f members lie: where f + 1 of them sign the same answer, one of them is honest, and the answer is the
-committee's. Two different answers of one member to one height are evidence against it.
+committee's. Two different answers of one member to one height are evidence against it. What a liar may make others
+keep is bounded: the length of an answer, the heights of answers that are kept, the pieces of evidence.
 """
 
-from collections import OrderedDict
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from phalanx.errors import DataError
 from phalanx.service.canonical import canonical
-from phalanx.service.consensus.chain import Chain
+from phalanx.service.consensus.chain import MODES, Chain
+from phalanx.service.consensus.submission import SUBMISSION_EVENTS
 from phalanx.service.keys import SigningKey
 from phalanx.service.ledger_entry import Entry, Head
 from phalanx.service.records import LiveDecision, LiveEvent
 from phalanx.service.statements import Statement, equivocation
 from phalanx.types import Verdict
 
-__all__ = ["Agreed", "Reply", "Tally", "reply_to"]
+__all__ = ["Agreed", "Reply", "Tally", "reply_bytes", "reply_to"]
+
+_KEPT_BYTES = 64 << 20  # of all members' replies, while they are within a window's reach
+_WINDOWS = (8, 512)
+_EVIDENCE = 8  # pieces against one member
+_HASH, _VERDICTS, _MODEL = re.compile("[0-9a-f]{64}"), re.compile("[0-3]*"), re.compile("[ -~]{1,64}")
+_FIELDS = {"batch", "entry", "submissions", "verdicts", "votes", "models", "mode"}
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,7 @@ class Agreed:
         votes: of each member by place, one an event; None where its vote was not received.
         models: hash of each member's parameters, by place, None where its vote was not received.
         mode: ``shadow`` or ``enforce``.
+        places: of the members who answered so, of whom one at least is honest.
         head: of the ledger there, with the signatures of those who answered.
     """
 
@@ -71,6 +80,7 @@ class Agreed:
     votes: tuple[tuple[int, ...] | None, ...]
     models: tuple[str | None, ...]
     mode: str
+    places: tuple[int, ...]
     head: Head
 
     def of(self, submission: str) -> slice | None:
@@ -159,31 +169,63 @@ def _reply(chain: Chain, name: str, key: SigningKey, entry: Entry, content: Mapp
     return Reply(said, entry.signatures[name])
 
 
+def reply_bytes(chain: Chain) -> int:
+    """Bytes of the longest reply that an honest node of a network sends; longer ones are refused unread.
+
+    A batch has at most ``batch_events`` events, or those of one submission where that is more. Each event adds at most
+    a submission's digest (72 bytes with what stands around it), its verdict and a vote of each member; each member the
+    hash of its model, 64 characters of which each may need two.
+    """
+    events = max(chain.batch_events, SUBMISSION_EVENTS)
+    return 2048 + events * (72 + 1 + chain.n) + chain.n * 136
+
+
 class Tally:
     """Counts replies until f + 1 say the same.
 
+    Replies are kept of heights near the next one that is wanted, ``window`` before it (a member that says another
+    thing there gives evidence against itself) and ``window`` after it, in the form that honest nodes give them: a
+    member that makes replies up fills no more than its own places.
+
     Args:
         chain: whose members answer.
-        window: replies kept of each member, so that one that makes them up drives out none but its own.
+        start: the first height that is wanted.
+        window: see above; None: as many as 64 MiB hold where all replies are as long as they may be, in [8, 512].
 
     Attributes:
-        evidence: bodies of the ledger's entries of evidence against members who said two things; at most ``window``.
-        refused: how many replies were malformed or not signed by a member.
+        evidence: bodies of the ledger's entries of evidence against members who said two things; one a member and
+            height, at most 8 a member, each of two replies.
+        refused: how many replies were malformed, not signed by a member, or about a height too far ahead.
+        next: the first height that is wanted.
+        window: see above.
     """
 
-    def __init__(self, chain: Chain, window: int = 1024) -> None:
+    def __init__(self, chain: Chain, start: int = 1, window: int | None = None) -> None:
+        room = _KEPT_BYTES // (2 * chain.n * reply_bytes(chain))
         self.evidence: list[dict[str, Any]] = []
         self.refused = 0
+        self.next = start
+        self.window = max(_WINDOWS[0], min(_WINDOWS[1], room)) if window is None else window
         self._chain = chain
-        self._window = window
         self._keys = chain.keys
-        self._heard: dict[str, OrderedDict[int, Reply]] = {m.name: OrderedDict() for m in chain.members}
-        self._agreed: OrderedDict[int, None] = OrderedDict()
+        self._heard: dict[str, dict[int, Reply]] = {member.name: {} for member in chain.members}
+        self._agreed: set[int] = set()
+        self._accused: dict[str, set[int]] = {member.name: set() for member in chain.members}
+
+    def advance(self, height: int) -> None:
+        """Makes a later height the first one that is wanted, and forgets what lies too far before it."""
+        for passed in range(self.next - self.window, height - self.window):
+            self._agreed.discard(passed)
+            for heard in self._heard.values():
+                heard.pop(passed, None)
+        self.next = max(self.next, height)
 
     def add(self, reply: Reply) -> Agreed | None:
         """Counts a reply; returns what was agreed on, once a height, when it is the one that was missing."""
         said = reply.said
         public = self._keys.public(said.member, said.height)
+        if said.height < self.next - self.window:
+            return None  # known long since
         if said.chain != self._chain.name or said.about != "reply" or public is None:
             self.refused += 1
             return None
@@ -191,57 +233,84 @@ class Tally:
         before = heard.get(said.height)
         if before is not None and before.said == said:
             return None
-        head = Head(said.height, str(said.content.get("entry")), {said.member: reply.entry})
+        if said.height > self.next + self.window or not _well_formed(self._chain, said.content):
+            self.refused += 1
+            return None
+        head = Head(said.height, said.content["entry"], {said.member: reply.entry})
         if not said.holds(public) or not head.statement(said.member).holds(public):
             self.refused += 1
             return None
         if before is not None:  # the first answer stays
-            if before.said.message != said.message and len(self.evidence) < self._window:
-                self.evidence.append(equivocation(before.said, said, self._keys))
+            self._accuse(before.said, said)
             return None
         heard[said.height] = reply
-        _forget(heard, self._window)
-        alike = [
-            other
-            for other in (replies.get(said.height) for replies in self._heard.values())
-            if other is not None and _same(other, reply)
-        ]
-        if said.height in self._agreed or len(alike) <= self._chain.f:
+        if said.height < self.next or said.height in self._agreed:
             return None
-        try:
-            agreed = _agreed(self._chain, alike)
-        except (DataError, KeyError, TypeError, ValueError):
-            self.refused += 1
+        same = canonical(dict(said.content))
+        answers = [self._heard[member.name].get(said.height) for member in self._chain.members]
+        alike = {
+            place: other
+            for place, other in enumerate(answers)
+            if other is not None and (other is reply or canonical(dict(other.said.content)) == same)
+        }
+        if len(alike) <= self._chain.f:
             return None
-        self._agreed[said.height] = None
-        _forget(self._agreed, 4 * self._window)
-        return agreed
+        self._agreed.add(said.height)
+        return _agreed(alike)
+
+    def _accuse(self, one: Statement, other: Statement) -> None:
+        accused = self._accused[one.member]
+        if one.message != other.message and one.height not in accused and len(accused) < _EVIDENCE:
+            accused.add(one.height)
+            self.evidence.append(equivocation(one, other, self._keys))
 
 
-def _forget(kept: OrderedDict[int, Any], most: int) -> None:
-    while len(kept) > most:
-        kept.popitem(last=False)
+def _well_formed(chain: Chain, content: Mapping[str, Any]) -> bool:
+    """Whether it is what an honest node could say of a batch of this network: then its length is bounded too."""
+    if set(content) != _FIELDS:
+        return False
+    verdicts, votes, models = content["verdicts"], content["votes"], content["models"]
+    submissions = content["submissions"]
+    if not all(isinstance(part, list) for part in (votes, models, submissions)):
+        return False
+    return (
+        content["mode"] in MODES
+        and _is(content["entry"], _HASH)
+        and (content["batch"] == "" or _is(content["batch"], _HASH))
+        and _is(verdicts, _VERDICTS)
+        and len(verdicts) <= max(chain.batch_events, SUBMISSION_EVENTS)
+        and len(votes) == len(models) == chain.n
+        and all(_is(vote, _VERDICTS) and len(vote) in (0, len(verdicts)) for vote in votes)
+        and all(model is None or _is(model, _MODEL) for model in models)
+        and len(submissions) <= len(verdicts)
+        and all(map(_is_submission, submissions))
+        and sum(count for _, count in submissions) == len(verdicts)
+    )
 
 
-def _same(one: Reply, other: Reply) -> bool:
-    return canonical(dict(one.said.content)) == canonical(dict(other.said.content))
+def _is_submission(form: Any) -> bool:
+    if not isinstance(form, list) or len(form) != 2:
+        return False
+    name, count = form
+    return _is(name, _HASH) and type(count) is int and 1 <= count <= SUBMISSION_EVENTS
 
 
-def _agreed(chain: Chain, alike: list[Reply]) -> Agreed:
-    said = alike[0].said
+def _is(value: object, pattern: re.Pattern[str]) -> bool:
+    return isinstance(value, str) and pattern.fullmatch(value) is not None
+
+
+def _agreed(alike: Mapping[int, Reply]) -> Agreed:
+    """What well-formed replies say, by the places of their members."""
+    said = next(iter(alike.values())).said
     content: Mapping[str, Any] = said.content
-    verdicts = tuple(int(digit) for digit in content["verdicts"])
-    votes = tuple(tuple(map(int, text)) if text else None for text in content["votes"])
-    submissions = tuple((str(name), int(count)) for name, count in content["submissions"])
-    if sum(count for _, count in submissions) != len(verdicts) or len(votes) != chain.n:
-        raise DataError("a reply whose parts do not fit together")
     return Agreed(
         said.height,
         content["batch"],
-        submissions,
-        verdicts,
-        votes,
+        tuple((name, count) for name, count in content["submissions"]),
+        tuple(map(int, content["verdicts"])),
+        tuple(tuple(map(int, text)) if text else None for text in content["votes"]),
         tuple(content["models"]),
         content["mode"],
-        Head(said.height, content["entry"], {reply.said.member: reply.entry for reply in alike}),
+        tuple(alike),
+        Head(said.height, content["entry"], {reply.said.member: reply.entry for reply in alike.values()}),
     )
