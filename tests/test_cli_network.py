@@ -28,6 +28,7 @@ def said(capsys: pytest.CaptureFixture[str], code: int, *arguments: object) -> s
         (["up", "runs/none", "--listen", "::"], "goes with --join"),
         (["up", "runs/none", "--port", "65536"], "expected 0 to 65535"),
         (["up", "--new-token", "ann", "--scope", "read"], "--tokens FILE"),
+        (["up", "runs/none", "--new-token", "ann", "--scope", "read"], "no network yet"),
         (["network", "status"], "expected NETWORK"),
         (["network", "replace", "net"], "expected NETWORK MEMBER"),
         (["network", "status", "net", "--why", "x"], "goes with replace and propose"),
@@ -87,5 +88,20 @@ def test_a_network_over_hosts_is_made_and_each_host_joins_with_its_own_run(
     assert joined == [(moved, "0.0.0.0")]
     options = NodeFile.load(moved).options
     assert options == {"run": str(tmp_path / "b"), "batch": 256, "slots": 2048}  # what it remembers stays
+    assert "begun with --slots 2048" in said(capsys, 2, "up", "runs/a", "--join", moved, "--slots", 64)
+    assert NodeFile.load(moved).options == options
     monkeypatch.setattr(Up, "_members", lambda self, run: 7)
     assert "has 7 members" in said(capsys, 2, "up", "runs/a", "--join", moved)
+
+
+@pytest.mark.network
+def test_two_commands_do_not_run_one_network(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Up, "_members", lambda self, run: 4)
+    folder = tmp_path / "n"
+    create_network(folder, 4)
+    before = (folder / "node0" / "node.json").read_bytes()
+    with join.alone(folder, "this network's gateway"):
+        assert "another process runs" in said(capsys, 2, "up", "runs/a", "--folder", folder, "--port", 0)
+    assert (folder / "node0" / "node.json").read_bytes() == before

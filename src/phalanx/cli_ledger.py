@@ -50,6 +50,9 @@ class Ledger:
     """With replay: what `serve --specs` was given."""
     shield: Path | None = None
     """With replay: what `serve --shield` was given."""
+    known: tuple[str, ...] = ()
+    """With replay, of a committee of nodes: models that were rolled out, by the beginning of their hashes; their votes
+    are left out. A vote by any other is a finding."""
     slots: int | None = None
     """With replay: processes remembered; what the service's or the node's folder says unless given, else 4096."""
     seed: int = 0
@@ -60,7 +63,7 @@ class Ledger:
     def run(self) -> dict[str, Any]:
         """The findings, the head, or the entries."""
         for action, names in _OF_ACTION.items():
-            given = [name.removesuffix("_dir") for name in names if getattr(self, name) is not None]
+            given = [name.removesuffix("_dir") for name in names if getattr(self, name) not in (None, ())]
             if given and action != self.action:
                 raise UsageError(f"ledger {self.action}: --{given[0]} goes with {action}. Leave it out")
         for name in ("signatures", "last", "start", "slots"):
@@ -99,7 +102,9 @@ class Ledger:
         use_compile_cache()
         specs, shield = (() if each is None else load_specs(each) for each in (self.specs, self.shield))
         model = load_model(self.run_dir, specs=specs, shield=shield)
-        found = replay(self.ledger, model, EngineConfig(slots=self._slots()))
+        slots = self._slots()
+        config = EngineConfig(slots=slots, batch=max(1, min(EngineConfig.batch, slots // 4)))
+        found = replay(self.ledger, model, config, known=self.known)
         return {
             "verified": found.same,
             "batches": found.batches,
@@ -107,6 +112,7 @@ class Ledger:
             "elsewhere": found.elsewhere,
             "votes": found.votes,
             "otherwise": found.otherwise,
+            "foreign": found.foreign,
             "verdicts": found.verdicts,
             "differences": [str(each) for each in found.differences],
         }
@@ -172,7 +178,7 @@ class Ledger:
 
 _OF_ACTION = {
     "verify": ("head", "keys", "signatures"),
-    "replay": ("run_dir", "specs", "shield", "slots"),
+    "replay": ("run_dir", "specs", "shield", "known", "slots"),
     "show": ("last", "start"),
 }
 
@@ -187,6 +193,9 @@ def _replayed(result: Mapping[str, Any]) -> Iterator[str]:
     for place, (count, wrong) in enumerate(zip(result["votes"], result["otherwise"], strict=True)):
         if wrong:
             yield f"member {place}: {wrong:,} of {count:,} votes are not its model's"
+    for place, count in enumerate(result["foreign"]):
+        if count:
+            yield f"member {place}: {count:,} votes by another model; name those that were rolled out: --known HASH"
     if result["elsewhere"]:
         yield f"note: {result['elsewhere']:,} decisions of other models, or without a quorum, were left out"
 

@@ -49,8 +49,7 @@ class Up(ServiceOptions):
     def run(self) -> Mapping[str, Any]:
         """Serves until a signal; or makes a network, runs one node, makes a token."""
         if self.new_token is not None:
-            folder = self._folder()
-            return self.token(folder and folder / _GATEWAY)
+            return self._token(self._folder())
         run, folder = self.checked_run(), self._folder()
         assert folder is not None
         if not 0.0 < self.quorum_s <= 3600.0:
@@ -70,6 +69,13 @@ class Up(ServiceOptions):
         if "node" in result:
             return f"node {result['node']} has ended"
         return super().render(result)
+
+    def _token(self, folder: Path | None) -> Mapping[str, Any]:
+        if self.tokens is None and folder is not None and not (folder / "network.json").exists():
+            raise UsageError(
+                f"up: {folder}: no network yet. Start it first: phalanx up RUN makes it, and the first tokens"
+            )
+        return self.token(folder and folder / _GATEWAY)
 
     def _folder(self) -> Path | None:
         if self.folder is not None or self.run_dir is None:
@@ -100,12 +106,18 @@ class Up(ServiceOptions):
         return members
 
     def _options(self, run: Path) -> dict[str, Any]:
-        slots = {} if self.slots is None else {"slots": self.slots}
-        return {"run": str(run.resolve()), "batch": self.batch, **slots}
+        from phalanx.service.engine import EngineConfig
+
+        return {
+            "run": str(run.resolve()),
+            "batch": self.batch,
+            "slots": self.slots or EngineConfig.slots,
+        }
 
     def _serve(self, run: Path, folder: Path) -> Mapping[str, Any]:
         from phalanx.runtime.compile_cache import use_compile_cache
         from phalanx.service.consensus import engine
+        from phalanx.service.consensus.join import alone
         from phalanx.service.consensus.network import Network, create_network
         from phalanx.service.serving import serve
 
@@ -115,36 +127,50 @@ class Up(ServiceOptions):
         members = self._members(run)
         if not made:
             create_network(folder, members, member=_MEMBER, options=self._options(run))
-        network = Network(folder)
-        if network.chain.n != members:
-            raise UsageError(
-                f"up: {folder} has {network.chain.n} nodes, the committee of {run} {members} members. Name another "
-                "folder with --folder"
-            )
-        if not network.remote:
-            for member in network.chain.members:
-                self._adopt(run, folder / member.name)
-        use_compile_cache()
-        config = replace(self.service(folder / _GATEWAY), patience_s=self.quorum_s)
-        _LOG.info("%s: waiting for %d of %d nodes", folder, network.chain.quorum, members)
-        with network:
-            return serve(config, self._model(run), network=network)
+        with alone(folder, "this network's gateway"):
+            network = Network(folder)
+            if network.chain.n != members:
+                raise UsageError(
+                    f"up: {folder} has {network.chain.n} nodes, the committee of {run} {members} members. Name "
+                    "another folder with --folder"
+                )
+            if not network.remote:
+                self._adopt(run, [folder / member.name for member in network.chain.members])
+            use_compile_cache()
+            config = replace(self.service(folder / _GATEWAY), patience_s=self.quorum_s)
+            if network.remote:  # it serves without them, too: alerts, undo, what ends in time
+                return serve(config, self._model(run), network=network)
+            _LOG.info("%s: waiting for %d of %d nodes", folder, network.chain.quorum, members)
+            with network:
+                return serve(config, self._model(run), network=network)
 
-    def _adopt(self, run: Path, node: Path) -> None:
-        """Lets a node vote with this run from its next start on."""
+    def _adopt(self, run: Path, nodes: Sequence[Path]) -> None:
+        """Lets nodes vote with this run from their next start on; all of them, or none.
+
+        Raises:
+            UsageError: they remember another number of processes, on which their votes depend.
+        """
         from phalanx.service.consensus.node import NodeFile
 
-        file = NodeFile.load(node)
-        options = {**file.options, **self._options(run)}
-        if "slots" in file.options:
-            options["slots"] = file.options["slots"]  # what is remembered depends on it
-        if file.member != _MEMBER:
-            _LOG.warning("node %s has a member of its own, %s, and keeps it", file.name, file.member)
-            return
-        if options != file.options:
+        changed = []
+        for node in nodes:
+            file = NodeFile.load(node)
+            if file.member != _MEMBER:
+                _LOG.warning("node %s has a member of its own, %s, and keeps it", file.name, file.member)
+                continue
+            slots = file.options.get("slots")
+            if self.slots is not None and slots not in (None, self.slots):
+                raise UsageError(
+                    f"up: {node} was begun with --slots {slots}, on which its votes depend. Leave --slots out, or make "
+                    "another network"
+                )
+            options = {**self._options(run), **({} if slots is None else {"slots": slots})}
             if options["run"] != file.options.get("run"):
                 _LOG.info("node %s votes with %s from now on", file.name, run)
-            replace(file, options=options).save(node)
+            if options != file.options:
+                changed.append((node, replace(file, options=options)))
+        for node, file in changed:
+            file.save(node)
 
     def _model(self, run: Path) -> Callable[[], Any]:
         def load() -> Any:
@@ -179,7 +205,7 @@ class Up(ServiceOptions):
             raise UsageError(
                 f"up: {node} is one of {file.chain.n} nodes, the committee of {run} has {members} members"
             )
-        self._adopt(run, node)
+        self._adopt(run, [node])
         join(node, listen=self.listen)
         return {"node": file.name, "folder": str(node)}
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -117,7 +118,7 @@ def test_what_was_answered_is_remembered_and_not_what_was_voted() -> None:
     assert honest.votes(ITEMS[60:]) != lied.votes(ITEMS[60:])
 
 
-def test_a_restart_goes_on_from_the_snapshot(tmp_path: Path) -> None:
+def test_a_restart_goes_on_from_the_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "member.state"
     first = CommitteeMember(MODEL, 0, CONFIG, snapshot=path, snapshot_every=40)
     for height, start in enumerate(range(0, 100, 20), start=1):
@@ -134,6 +135,16 @@ def test_a_restart_goes_on_from_the_snapshot(tmp_path: Path) -> None:
     assert again.votes(ITEMS[100:]) == expected
     behind = CommitteeMember(MODEL, 0, CONFIG, snapshot=path, ledger_height=3)
     assert behind.height == 0  # of another ledger
+    with monkeypatch.context() as patch:  # a full disk takes no snapshot, and the member goes on
+
+        def full(*_: Any, **__: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        patch.setattr(Engine, "save", full)
+        member = CommitteeMember(MODEL, 0, CONFIG, snapshot=tmp_path / "none", snapshot_every=1)
+        member.take(ITEMS[:3])
+        member.answered(1, [0] * 3)
+        assert member.height == 1 and member.votes(ITEMS[3:6])
     path.write_bytes(path.read_bytes()[:-1])
     assert CommitteeMember(MODEL, 0, CONFIG, snapshot=path).height == 0
 

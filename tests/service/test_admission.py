@@ -90,6 +90,7 @@ def test_host_and_parent_may_be_absent() -> None:
         ({"kind": "EVENT_"}, (), Reason.EMPTY),
         ({"id": ""}, (), Reason.EMPTY),
         ({"subject": "s" * 257}, (), Reason.TOO_LONG),
+        ({"subject": "s" + "\u202e" * 50}, (), Reason.TOO_LONG),  # as it is written out
         ({"id": "s" * 129}, (), Reason.TOO_LONG),
         ({"id": "a\nb"}, (), Reason.CHARACTERS),
         ({"id": "a\u202eb"}, (), Reason.CHARACTERS),

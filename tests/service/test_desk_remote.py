@@ -21,7 +21,7 @@ from phalanx.service.desk import Desk
 from phalanx.service.engine import Engine
 from phalanx.service.keys import SigningKey
 from phalanx.service.ledger import LedgerFullError, read_entries
-from phalanx.service.ledger_bodies import batch_body, batch_flaw, decisions_of, events_of
+from phalanx.service.ledger_bodies import batch_body, batch_flaw, counted, decisions_of, events_of
 from phalanx.service.ledger_entry import GENESIS, Entry, seal
 from phalanx.service.ledger_verify import verify_ledger
 from phalanx.service.live import LivePath
@@ -146,7 +146,9 @@ def in_ledger(folder: Path) -> list[tuple[LiveEvent, LiveDecision, bool]]:
         (event, decision, "consensus" in entry.body)
         for entry in read_entries(folder / "ledger")
         if entry.kind == "batch"
-        for event, decision in zip(events_of(entry.body), decisions_of(entry.body), strict=True)
+        for event, decision in zip(
+            *counted(entry.body, events_of(entry.body), decisions_of(entry.body)), strict=True
+        )
     ]
 
 
@@ -238,6 +240,82 @@ def test_a_full_disk_keeps_what_was_agreed_on_until_there_is_room(
         assert [answer.decision.votes for answer in answers] == [voted(e).votes for e in ITEMS[4:8]]
         assert len(network.entries) == 2
     assert [event for event, _, _ in in_ledger(tmp_path)] == ITEMS[:8]
+
+
+def test_an_event_that_comes_twice_counts_once_and_the_batch_stays_whole(tmp_path: Path) -> None:
+    """Two submissions of one block, or of two, may hold the same event."""
+    network = Network()
+    with desk_over(tmp_path, network) as (desk, wire):
+        wire.slow = True
+        desk.decide(ITEMS[:1])  # no quorum yet
+        network.submitted += [*ITEMS[:4], ITEMS[0], ITEMS[2]]
+        network.decide(99)
+        desk.tick()
+        network.submitted += [*ITEMS[2:6]]
+        network.decide(99)
+        desk.tick()
+        state = desk.engine.mark().counters
+    found = [entry.body for entry in read_entries(tmp_path / "ledger") if entry.kind == "batch"][1:]
+    assert [body["consensus"]["again"] for body in found] == [[1, 5, 6], [0, 1]]
+    assert [len(body["events"]) for body in found] == [7, 4] and not any(map(batch_flaw, found))
+    with desk_over(tmp_path, network) as (desk, _):
+        assert desk.engine.mark().counters == state
+        assert all(answer.repeated for answer in desk.decide(ITEMS[:6]))
+
+
+def test_what_was_written_down_is_considered_whatever_came_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full after the decisions and before what they lead to; or the process is killed there."""
+    for killed in (False, True):
+        folder, network = tmp_path / str(killed), Network()
+        with desk_over(folder, network) as (desk, _):
+            with monkeypatch.context() as patch:
+
+                def full(*_: Any) -> None:
+                    raise LedgerFullError("full")
+
+                patch.setattr(desk.ledger, "append_many", full)
+                with pytest.raises(LedgerFullError):
+                    desk.decide(ITEMS[:30])
+            if not killed:
+                desk.tick()
+                effects = desk.safety.counts
+        if killed:
+            with desk_over(folder, network) as (desk, _):
+                effects = desk.safety.counts
+        whole = tmp_path / f"{killed}-whole"
+        with desk_over(whole, Network()) as (desk, _):
+            desk.decide(ITEMS[:30])
+            expected = desk.safety.counts
+        mild = "effect/none"  # what allows is not considered anew
+        assert {k: v for k, v in effects.items() if k != mild} == {
+            k: v for k, v in expected.items() if k != mild
+        }
+        assert expected["effect/block"] + expected["effect/ask"] > 0
+
+
+def test_a_disk_that_takes_no_snapshot_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Engine, "save", full)
+    with desk_over(tmp_path, Network()) as (desk, _):
+        desk.config = replace(desk.config, snapshot_every=2)
+        assert len(desk.decide(ITEMS[:8])) == 8
+        assert len(desk.decide(ITEMS[8:16])) == 8
+
+
+def test_evidence_that_cannot_be_kept_still_calls_an_operator(tmp_path: Path) -> None:
+    sent: list[str] = []
+    wire = Wire(Network())
+    desk = open_desk(
+        tmp_path, MODEL, CONFIG, network=wire, send=lambda commands: sent.extend(c.action for c in commands)
+    )
+    wire.accusations.append({"member": "m2", "height": 3, "first": "x" * (33 << 20)})
+    desk.tick()
+    assert sent.count("page") == 1 and desk.decide(ITEMS[:2])
+    desk.ledger.close()
 
 
 @settings(max_examples=30)

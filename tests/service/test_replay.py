@@ -53,7 +53,26 @@ def test_what_a_service_decided_comes_out_again(tmp_path: Path) -> None:
         tmp_path / "ledger", MODEL, replace(CONFIG, slots=40)
     ).elsewhere  # other bounds: tried, at least
     with pytest.raises(UsageError, match="none of its decisions"):
-        replay(tmp_path / "ledger", model(seed=1), CONFIG)
+        replay(tmp_path / "ledger", replace(MODEL, digest="some other"), CONFIG)
+    with Ledger.open(tmp_path / "seven", key_of(0)) as ledger:
+        event = ITEMS[0]
+        decided = LiveDecision(
+            event.id,
+            event.time_ns,
+            event.host,
+            event.subject,
+            Verdict.ALLOW,
+            (Verdict.ALLOW,) * 7,
+            True,
+            0.0,
+            False,
+            {},
+            (),
+            MODEL.digest,
+        )
+        ledger.append("batch", batch_body([event], [decided], f=2, mode="shadow"))
+    with pytest.raises(UsageError, match="another number of members"):
+        replay(tmp_path / "seven", MODEL, CONFIG)
 
 
 def written(
@@ -105,6 +124,10 @@ def test_a_member_that_lies_is_named_and_no_other(tmp_path: Path, follow: bool) 
         block += 1
         batches.append((events, decisions, told))
         waiting = events, [int(decision.verdict) for decision in decisions]
-    found = replay(written(tmp_path / "l", batches), MODEL, CONFIG)
+    ledger = written(tmp_path / "l", batches)
+    found = replay(ledger, MODEL, CONFIG, known=["oth"])
     assert (found.votes, found.otherwise) == ([90, 90, 90, 60], [0, 0, 0, 60])  # of its version alone
+    assert not any(found.foreign) and replay(ledger, MODEL, CONFIG).foreign == [0, 0, 0, 30]
+    with pytest.raises(UsageError, match="none of its decisions"):
+        replay(ledger, replace(MODEL, digest="some other"), CONFIG)
     assert not found.verdicts and all(each.what == "member 3" for each in found.differences)

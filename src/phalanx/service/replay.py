@@ -4,7 +4,7 @@ In one process verdicts, votes and scores must come out again. Where nodes decid
 from the model, the events and the answers before, so that a member that voted otherwise lied, or ran something else.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ class Replay:
         batches, events: decided again.
         elsewhere: decisions that were not: of other models, and alerts that a gateway gave without a quorum.
         votes: of each member, by place, that were compared.
+        foreign: of each member, those that it cast under another model's name, which was not said to be known.
         otherwise: how many of them do not come out again.
         verdicts: how many verdicts or scores do not; where nodes decided they follow from the votes.
         differences: the first ones.
@@ -61,23 +62,25 @@ class Replay:
     events: int = 0
     elsewhere: int = 0
     votes: list[int] = field(default_factory=list)
+    foreign: list[int] = field(default_factory=list)
     otherwise: list[int] = field(default_factory=list)
     verdicts: int = 0
     differences: list[Difference] = field(default_factory=list)
 
     @property
     def same(self) -> bool:
-        """Whether all that was compared came out again."""
-        return not self.verdicts and not any(self.otherwise)
+        """Whether all came out again, and nobody voted by a model that nobody knows."""
+        return not self.verdicts and not any(self.otherwise) and not any(self.foreign)
 
 
-def replay(ledger: Path, model: Model, config: EngineConfig = EngineConfig()) -> Replay:  # noqa: B008
+def replay(ledger: Path, model: Model, config: EngineConfig, *, known: Collection[str] = ()) -> Replay:
     """Decides the events of a ledger again.
 
     Args:
         ledger: folder, or a file that holds all of it; of a service, a gateway or a node. Verify it first.
         model: that decided, without a shield where nodes decided.
         config: bounds that it decided within; another ``slots`` is another decision.
+        known: digests of other models that were rolled out, or how they begin; votes by these are left out.
 
     Raises:
         DataError: no ledger.
@@ -87,12 +90,12 @@ def replay(ledger: Path, model: Model, config: EngineConfig = EngineConfig()) ->
     22(4), 1990, section 2: equal inputs in equal order give equal outputs.
     """
     n = model.committee.n_members
-    found = Replay(votes=[0] * n, otherwise=[0] * n)
+    found = Replay(votes=[0] * n, foreign=[0] * n, otherwise=[0] * n)
     again = _Again(model, config)
     for entry in read_entries(ledger):
         if entry.kind == "batch":
-            _batch(found, again, entry, model.digest)
-    if found.elsewhere and not found.events:
+            _batch(found, again, entry, model.digest, known)
+    if (found.elsewhere or found.events) and not any(found.votes):
         raise UsageError(
             f"{ledger}: none of its decisions is of the model {model.digest[:16]}. Name the run that decided, with the "
             "specifications and the shield that it was served with"
@@ -139,9 +142,12 @@ class _Again:
             self._waiting = None
 
 
-def _batch(found: Replay, again: _Again, entry: Entry, digest: str) -> None:
+def _batch(found: Replay, again: _Again, entry: Entry, digest: str, known: Collection[str]) -> None:
     told, events = entry.body.get("consensus"), events_of(entry.body)
     then = decisions_of(entry.body)
+    n = len(found.votes)
+    if any(len(decision.votes) != n for decision in then):
+        raise UsageError(f"height {entry.height}: decided by another number of members than the model's {n}")
     alone = told is None and not any(vote is not None for decision in then for vote in decision.votes)
     if alone or (told is None and then[0].model != digest):
         found.elsewhere += len(events)
@@ -159,7 +165,13 @@ def _batch(found: Replay, again: _Again, entry: Entry, digest: str) -> None:
             if len(found.differences) < _SHOWN:
                 found.differences.append(difference)
         for place, vote in enumerate(before.votes):
-            found.votes[place] += vote is not None and models[place] == digest
+            if vote is None:
+                continue
+            named = models[place] or ""
+            if named == digest:
+                found.votes[place] += 1
+            elif not any(named.startswith(each) for each in known):
+                found.foreign[place] += 1
 
 
 def _differences(

@@ -177,7 +177,8 @@ class Service:
         except OSError as problem:
             raise DataError(f"{folder}: cannot be made ({problem.strerror}). Check the path") from None
         settings = folder / "settings.json"
-        engine = EngineConfig(slots=_slots(settings, config), batch=config.batch)
+        network = "" if self._gateway is None else self._gateway.network
+        engine = EngineConfig(slots=_slots(settings, config, network), batch=config.batch)
         ledger = self._ledger(folder)
         tokens = self._tokens(folder)
         store = Store.open(config.database or str(folder / "decisions.sqlite"))
@@ -207,8 +208,6 @@ class Service:
             sent=outbox.sent_height,
             network=self._gateway,
         )
-        if not settings.exists():
-            write_json(settings, {"slots": engine.slots})
         self.desk.engine.warm()
         watching.attach(self.desk)
         self._undo.callback(watching.save)
@@ -358,14 +357,29 @@ def _backlog(outbox: Outbox) -> float:
         return math.nan
 
 
-def _slots(settings: Path, config: ServeConfig) -> int:
-    """Processes remembered: what a folder was begun with, for else its decisions would not come out again."""
+def _slots(settings: Path, config: ServeConfig, network: str) -> int:
+    """Processes remembered: what a folder was begun with, for else its decisions would not come out again.
+
+    Args:
+        settings: file that keeps it; written where it is missing.
+        config: what was asked for.
+        network: who decides: a network's name; empty: one process.
+    """
     if not settings.exists():
-        return config.slots or EngineConfig().slots
+        slots = config.slots or EngineConfig.slots
+        write_json(settings, {"slots": slots, "network": network})
+        return slots
     try:
-        slots = int(json.loads(settings.read_text())["slots"])
-    except (OSError, ValueError, KeyError, TypeError):
+        form = json.loads(settings.read_text())
+        slots, begun = int(form["slots"]), str(form.get("network", ""))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise RunError(f"{settings}: damaged. Restore it, or name another --folder") from None
+    if begun != network:
+        whose = [f"by the network {name}" if name else "by one process" for name in (begun, network)]
+        raise UsageError(
+            f"{settings.parent}: was decided {whose[0]}, not {whose[1]}. Go on with `phalanx "
+            f"{'up' if begun else 'serve'}`, or name another --folder"
+        )
     if config.slots not in (None, slots):
         raise UsageError(
             f"--slots {config.slots}: {settings.parent} was begun with {slots}, and its decisions depend on it. Give "

@@ -36,10 +36,13 @@ class Gateway:
 
     Attributes:
         n, f, patience_s, out: see ``Remote``.
+        network: name of its first chain, which stays when members are replaced.
     """
 
     def __init__(self, network: Network, *, patience_s: float = 5.0) -> None:
-        self.n, self.f = network.chain.n, network.chain.f
+        chain = network.chain
+        self.n, self.f = chain.n, chain.f
+        self.network = chain.epochs[0].chain if chain.epochs else chain.name
         self.patience_s = patience_s
         self.out = False
         self._missed = [0] * self.n

@@ -17,7 +17,7 @@ from phalanx.service.consensus.node import LISTEN_VARIABLE, RPC_SOCKET, NodeFile
 from phalanx.service.consensus.rpc import EngineRpc
 from phalanx.service.consensus.supervise import Supervised
 
-__all__ = ["join"]
+__all__ = ["alone", "join"]
 
 _LOG = logging.getLogger(__name__)
 _LOOK_S = 0.5
@@ -55,7 +55,7 @@ def join(
     host = file.hosts.nodes[file.name]
     variables = {**(environment or {}), **({LISTEN_VARIABLE: listen} if listen else {})}
     ending = ended or threading.Event()
-    with _alone(folder), _signals(ending):
+    with alone(folder / "config", "this node"), _signals(ending):
         text = engine.configuration(
             moniker=file.name,
             p2p=host_port(listen, host.port) if listen else host.p2p,
@@ -87,14 +87,22 @@ def _watch(name: str, rpc: EngineRpc, ended: threading.Event) -> None:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keeps other processes from running the same node."""
-    descriptor = os.open(folder / "config", os.O_RDONLY | os.O_DIRECTORY)
+def alone(folder: Path, what: str) -> Iterator[None]:
+    """Keeps other processes out of a folder.
+
+    Args:
+        folder: which.
+        what: they would run there.
+
+    Raises:
+        UsageError: another process is there.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UsageError(f"{folder}: another process runs this node. Stop it first") from None
+            raise UsageError(f"{folder}: another process runs {what}. Stop it first") from None
         yield
     finally:
         os.close(descriptor)
