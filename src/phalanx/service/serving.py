@@ -208,6 +208,8 @@ class Service:
             sent=outbox.sent_height,
             network=self._gateway,
         )
+        if not settings.exists():
+            write_json(settings, {"slots": engine.slots, "network": network})
         self.desk.engine.warm()
         watching.attach(self.desk)
         self._undo.callback(watching.save)
@@ -361,14 +363,12 @@ def _slots(settings: Path, config: ServeConfig, network: str) -> int:
     """Processes remembered: what a folder was begun with, for else its decisions would not come out again.
 
     Args:
-        settings: file that keeps it; written where it is missing.
+        settings: file that keeps it.
         config: what was asked for.
         network: who decides: a network's name; empty: one process.
     """
     if not settings.exists():
-        slots = config.slots or EngineConfig.slots
-        write_json(settings, {"slots": slots, "network": network})
-        return slots
+        return config.slots or EngineConfig.slots
     try:
         form = json.loads(settings.read_text())
         slots, begun = int(form["slots"]), str(form.get("network", ""))
