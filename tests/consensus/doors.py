@@ -1,13 +1,17 @@
-"""Nodes with doors but without engines: what gateways submit is ordered by a loop in this process."""
+"""Nodes with doors but without engines: what gateways submit is ordered by a loop in this process. And false doors."""
 
+import json
+import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from consensus.fake_engine import Committee, Node
 
 from phalanx.service.consensus.door import Door
+from phalanx.service.consensus.framing import Framer, frame
+from phalanx.service.consensus.listener import Listener
 from phalanx.service.statements import Statement
 
 
@@ -89,3 +93,55 @@ class Street:
         while not self._ended.wait(0.005):
             if self.store or self.committee.alive[0].application.state.pending is not None:
                 self.order()
+
+
+@contextmanager
+def false_door(path: Path, answer: Callable[[dict[str, object], socket.socket], None]) -> Iterator[list[str]]:
+    """A node's door where each request is answered as is told; yields what it was asked to do."""
+    asked: list[str] = []
+
+    def serve(connection: socket.socket) -> None:
+        framer = Framer()
+        while data := connection.recv(1 << 16):
+            for raw in framer.feed(data):
+                request = json.loads(raw)
+                asked.append(request["do"])
+                answer(request, connection)
+
+    listener = Listener(path, serve)
+    listener.start()
+    try:
+        yield asked
+    finally:
+        listener.stop()
+
+
+def silent(request: dict[str, object], connection: socket.socket) -> None:
+    """Answers nothing."""
+
+
+def dripping(request: dict[str, object], connection: socket.socket) -> None:
+    """An answer that goes on coming, byte by byte, for hours."""
+    ended = threading.Event()
+    for byte in frame(b" " * 500_000):
+        connection.sendall(bytes([byte]))
+        ended.wait(0.02)
+
+
+def in_time(work: Callable[[], object], seconds: float = 20.0) -> object:
+    """What a call returns that must not hang; it may raise."""
+    found: list[object] = []
+
+    def run() -> None:
+        try:
+            found.append(work())
+        except BaseException as problem:
+            found.append(problem)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    assert found, "it hangs"
+    if isinstance(found[0], BaseException):
+        raise found[0]
+    return found[0]

@@ -25,7 +25,7 @@ ANSWER_BYTES = 1 << 20
 
 _ENTRY_BYTES = 4 * (ENTRY_LIMIT // 3 + 1) + 64  # the line in base64, and what stands around it
 _CHUNK = 1 << 18
-_PATIENCE_S = (1.0, 8.0)  # with each door, at first and where none had it
+_PATIENCE_S = (1.0, 4.0, 16.0)  # with each door, at first and where none had it
 _SLOW_S, _DEMOTED_S = 0.25, 60.0
 
 
@@ -98,7 +98,7 @@ def entry_of(doors: Sequence[Address], agreed: Agreed, *, ending: threading.Even
     """The entry that was agreed on, from any node, with the signatures of those who agreed.
 
     Those who said that they have it are asked before the others, another one first each time; those that were slow or
-    lied within the last minute come last. Each is given a second and, where none has the entry, eight more.
+    lied within the last minute come last. Each is given a second and, where none has the entry, more.
 
     Args:
         doors: of the nodes, by the places of their members.
