@@ -33,6 +33,7 @@ def main() -> int:
     """Runs the faults and reports."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--faults", type=int, default=1000)
+    parser.add_argument("--first", type=int, default=0, help="leave out so many: goes on with a schedule")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kinds", nargs="+", choices=list(WEIGHTS), default=list(WEIGHTS), metavar="KIND")
     parser.add_argument("--a-network", type=int, default=100, help="faults until a network begins anew")
@@ -65,7 +66,7 @@ def main() -> int:
         report(figures, given.out, load_before)
 
     try:
-        campaign.run(schedule(given.seed, given.faults, given.kinds), given.a_network, tell)
+        campaign.run(schedule(given.seed, given.faults, given.kinds)[given.first :], given.a_network, tell)
     except BrokenError:
         return 1
     except KeyboardInterrupt:

@@ -220,7 +220,10 @@ def _torn(*, ledger: bool, log: bool) -> Callable[[Stage, Fault], float]:
             segment = max((folder / "ledger").glob("ledger-*.ndjson"))
             stage.note(f"torn ledger: {_tear(segment, dice)}")
         if log:
-            stage.note(f"torn engine log: {_tear(folder / 'data' / 'cs.wal' / 'wal', dice)}")
+            # wal, or wal.000 and on where the last was full just now
+            files = [path for path in (folder / "data" / "cs.wal").iterdir() if path.suffix != ".CORRUPTED"]
+            newest = max(files, key=lambda path: (path.stat().st_mtime_ns, path.name))
+            stage.note(f"torn engine log: {_tear(newest, dice)}")
         stage.network.nodes[place].start()
         return time.monotonic()
 
