@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tyro
 
 from phalanx.cli import main
+from phalanx.cli_command import parse
+from phalanx.cli_service import ServiceOptions
 from phalanx.service import serving
 from phalanx.service.tokens import Tokens
 
@@ -127,3 +130,26 @@ sys.exit(main(["serve", "runs/none", "--port", "0"]))
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2
     assert "'prometheus-client'" in done.stderr and "pip install 'phalanx[serve]'" in done.stderr
+
+
+def test_the_folder_is_beside_the_run_as_it_was_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "v7").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "elsewhere" / "current"
+    link.symlink_to(tmp_path / "v7")
+    assert ServiceOptions(link).beside("-live") == tmp_path / "elsewhere" / "current-live"
+    monkeypatch.chdir(tmp_path / "v7")
+    assert ServiceOptions(Path()).beside("-net") == tmp_path / "v7-net"
+    assert ServiceOptions().beside("-net") is None
+
+
+def test_a_signal_while_flags_are_read_is_no_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ended(*_: Any, **__: Any) -> None:
+        raise SystemExit(143)
+
+    monkeypatch.setattr(tyro, "cli", ended)
+    with pytest.raises(SystemExit) as stopped:
+        parse(ServiceOptions, "serve", [])
+    assert stopped.value.code == 143

@@ -65,7 +65,7 @@ def parse(
                 **given,
             )
     except SystemExit as stop:
-        if not stop.code:
+        if stop.code != 2:  # help was shown, or a signal ends the process
             raise
         raise UsageError(f"{verb}: {_sentence(error.getvalue())}") from None
 

@@ -53,10 +53,7 @@ class Serve(ServiceOptions):
         return load
 
     def _folder(self) -> Path | None:
-        if self.folder is not None or self.run_dir is None:
-            return self.folder
-        run = self.run_dir.resolve()
-        return run.with_name(f"{run.name}-live")
+        return self.folder or self.beside("-live")
 
 
 def command(arguments: Sequence[str]) -> Serve:

@@ -59,6 +59,14 @@ class ServiceOptions:
     json: bool = False
     """Print the result as one JSON object, at the end."""
 
+    def beside(self, suffix: str) -> Path | None:
+        """The folder beside the run, as it was named: a link leads nowhere else. None where no run was named."""
+        if self.run_dir is None:
+            return None
+        named = self.run_dir.name not in ("", "..")
+        run = (self.run_dir if named else self.run_dir.resolve()).absolute()
+        return run.with_name(f"{run.name}{suffix}")
+
     @property
     def verb(self) -> str:
         """As people call it."""

@@ -78,10 +78,7 @@ class Up(ServiceOptions):
         return self.token(folder and folder / _GATEWAY)
 
     def _folder(self) -> Path | None:
-        if self.folder is not None or self.run_dir is None:
-            return self.folder
-        run = self.run_dir.resolve()
-        return run.with_name(f"{run.name}-net")
+        return self.folder or self.beside("-net")
 
     def _members(self, run: Path) -> int:
         """How many members the run's committee has.

@@ -1,5 +1,6 @@
 """Policies are read key by key, allow rules are narrow and end, and who acted is found in what sensors write."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -249,3 +250,11 @@ def test_guards_stand_anything(host: str, subject: str, executable: str, pid: in
     guards = Guards("h", own=(5,), subjects=("[", "a[b", "*:*x", ":"))
     found = guards.why(Actor(host, subject, executable=executable, pid=pid))
     assert (pid is None or pid > 1) or found == "PID 1"
+
+
+def test_the_documented_policy_is_the_default_one(tmp_path: Path) -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "live-safety.md").read_text()
+    (tmp_path / "safety.toml").write_text(text.split("```toml\n")[1].split("```")[0])
+    policy = read_policy(tmp_path / "safety.toml")
+    assert [rule.host for rule in policy.allow] == ["db-*"]
+    assert dataclasses.replace(policy, allow=()) == SafetyPolicy()

@@ -108,6 +108,9 @@ class Service:
         with contextlib.ExitStack() as undo:
             bound = bind(config.host, config.port)
             undo.callback(bound.close)
+            _LOG.info(
+                "loading the committee and compiling what decides: up to a minute, longer the first time"
+            )
             service = cls(config, model(), clock or SystemClock())
             service._undo = undo
             if network is not None:
