@@ -87,7 +87,7 @@ def fuzz(name: str, inputs: int, seed: int) -> dict[str, Any]:
     covered = (re.findall(r"cov: (\d+) ft: \d+ corp: (\d+)", text) or [("0", "0")])[-1]
     return {
         "inputs": stats.get("number_of_executed_units", 0),
-        "crashes": int(code != 0),
+        "crashes": int(code != 0 and "libFuzzer: run interrupted" not in text),
         "taken": counts.get("taken", 0),
         "refused": counts.get("refused", 0),
         "edges": int(covered[0]),
