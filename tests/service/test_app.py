@@ -133,6 +133,7 @@ def test_a_bad_event_does_not_lose_the_good_ones() -> None:
             assert (body["decided"], body["refused"]) == (2, 4)
             found = [result.get("id") or result["error"]["code"] for result in body["results"]]
             assert found == ["e1", "empty-field", "not-an-object", "nested", "in-the-future", "e5"]
+        here.worker.act(lambda desk: None).result(20)  # what was answered has been counted, too
         assert here.metric("events_refused_total", reason="nested") == 2
         assert here.metric("events_total", outcome="refused") == 8
         assert here.metric("events_total", outcome="decided") == 2
