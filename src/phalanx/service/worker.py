@@ -307,9 +307,9 @@ class Worker:
             self._full_s = self.config.full_s
         took_s = time.monotonic() - begun
         self._rate += 0.1 * (len(events) / max(took_s, 1e-6) - self._rate)
-        self._hand_out(batch, answers)
-        if self._decided is not None and decided:
+        if self._decided is not None and decided:  # before the answers are told: who has one finds it counted
             _quietly(lambda: self._decided and self._decided(events, decided, took_s))
+        self._hand_out(batch, answers)
 
     def _hand_out(
         self, batch: Sequence[tuple[_Submission, int, int]], answers: Sequence[Answer | Failed]
