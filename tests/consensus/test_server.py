@@ -174,6 +174,15 @@ def test_the_socket_is_its_owners_alone_and_goes_with_the_server(tmp_path: Path)
     assert not path.exists()
 
 
+def test_folders_with_long_names_have_sockets_too(tmp_path: Path) -> None:
+    folder = tmp_path / ("x" * 120) / ("y" * 120)
+    folder.mkdir(parents=True)
+    with Server(folder / "s", Answers()):
+        assert (folder / "s").stat().st_mode & 0o777 == 0o600
+        connect(folder / "s", 5).close()
+    assert not (folder / "s").exists()
+
+
 def test_a_path_that_no_socket_can_have_is_a_users_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="choose a shorter folder"):
         Server(tmp_path / ("x" * 120), Answers())

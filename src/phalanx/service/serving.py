@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from phalanx.service.consensus.network import Network
 
 _LOG = logging.getLogger("phalanx")
+_BACKLOG = 512
 _NETWORK_BATCH = 1024  # events that a network decides at once: a batch costs it two rounds, however small
 
 
@@ -229,6 +230,7 @@ class Service:
         )
         backend = self._backend(ledger, tokens, store, indexer, outbox)
         self._server = make_server(create_app(backend), config.server, self._stopping, self.metrics.refuse)
+        bound.listen(_BACKLOG)  # whoever reads that it serves may connect
         write_json(folder / "serving.json", {**self.facts(), "pid": os.getpid()})
         self._undo.callback((folder / "serving.json").unlink, missing_ok=True)
 

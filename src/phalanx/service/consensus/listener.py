@@ -12,7 +12,7 @@ import ssl
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from phalanx.errors import UsageError
@@ -177,7 +177,8 @@ def connect(address: Address, timeout_s: float | None = None) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.settimeout(timeout_s)
-        connection.connect(str(address))
+        with _reachable(address) as place:
+            connection.connect(place)
     except BaseException:
         connection.close()
         raise
@@ -215,16 +216,32 @@ def _keep_alive(connection: socket.socket) -> None:
 
 
 def _unix(path: Path) -> socket.socket:
-    if len(os.fsencode(path)) > _LONGEST_PATH:
-        raise UsageError(
-            f"{path}: a Unix socket's path may have {_LONGEST_PATH} bytes; choose a shorter folder"
-        )
     path.unlink(missing_ok=True)
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    made.bind(str(path))
+    try:
+        with _reachable(path) as place:
+            made.bind(place)
+    except OSError as problem:
+        made.close()
+        raise UsageError(
+            f"{path}: no socket can be made there ({problem}); choose a shorter folder, or another"
+        ) from None
     path.chmod(0o600)
     made.listen(16)
     return made
+
+
+@contextlib.contextmanager
+def _reachable(path: Path) -> Iterator[str]:
+    """The path of a socket in a form that a Unix socket takes: a long one by its folder's descriptor."""
+    if len(os.fsencode(path)) <= _LONGEST_PATH:
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
 
 
 def _tcp(address: TlsAddress) -> socket.socket:
