@@ -11,12 +11,13 @@ from test_public_names import all_of
 
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "phalanx"
 
-GROUND = {"types", "errors", "files"}
+GROUND = {"types", "verdicts", "errors", "files"}
 BELOW_RUNTIME = GROUND | {"agents", "analysis", "envs", "data", "committee", "stl"}
 MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
-    "types": {"errors"},
+    "verdicts": set(),
+    "types": {"errors", "verdicts"},
     "data": GROUND,
     "committee": GROUND,
     "stl": GROUND,
@@ -170,6 +171,18 @@ assert "jax" not in sys.modules and "numpy" not in sys.modules and "polars" not 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "usage: phalanx" in done.stdout
+
+
+def test_a_node_and_what_reads_ledgers_load_no_jax() -> None:
+    # a node that was killed is back as soon as it is loaded; JAX alone takes longer than everything else of it
+    program = """
+import sys
+from phalanx import cli_ledger, cli_network, cli_up
+from phalanx.service.consensus import gateway, node
+assert "jax" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("line", ["from phalanx.runtime import store", "def f():\n    import phalanx.cli"])

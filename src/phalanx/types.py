@@ -4,11 +4,12 @@ Shapes are written for one environment; ``vmap`` adds leading axes.
 """
 
 from dataclasses import dataclass
-from enum import IntEnum
 
 import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
+
+from phalanx.verdicts import N_VERDICTS, Verdict
 
 __all__ = [
     "N_VERDICTS",
@@ -21,18 +22,6 @@ __all__ = [
     "Truth",
     "Verdict",
 ]
-
-
-class Verdict(IntEnum):
-    """The four answers to an event, in order of severity."""
-
-    ALLOW = 0
-    ALERT = 1
-    BLOCK = 2
-    QUARANTINE = 3
-
-
-N_VERDICTS = len(Verdict)
 
 
 @dataclass(frozen=True)

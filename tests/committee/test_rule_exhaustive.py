@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phalanx.committee.voting import decide, tally, verdict_of
+from phalanx.committee.rule import decide
+from phalanx.committee.voting import tally, verdict_of
 from phalanx.types import Verdict
 
 MISSING = -1

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phalanx.committee.voting import decide, faults_tolerated, pivotal, tally, verdict_of
+from phalanx.committee.rule import decide, faults_tolerated
+from phalanx.committee.voting import pivotal, tally, verdict_of
 from phalanx.errors import UsageError
 from phalanx.types import Verdict
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phalanx.service.consensus.aggregate import decide_batch, rule_table
+from phalanx.service.consensus.aggregate import decide_batch
 from phalanx.service.consensus.extension import Vote
 from phalanx.service.ledger_bodies import batch_body, batch_flaw
 from phalanx.service.records import LiveEvent
@@ -76,7 +76,3 @@ def test_models_are_named_once_each_in_the_members_order() -> None:
     votes = [Vote("b", (0,)), Vote("a", (0,)), None, Vote("b", (0,))]
     assert decide_batch([event(0)], votes, 1)[0].model == "b+a"
     assert decide_batch([event(0)], [None] * 4, 1)[0].model == ""
-
-
-def test_the_table_has_every_tally() -> None:
-    assert len(rule_table(4, 1)) == 70 and len(rule_table(31, 10)) == 52_360

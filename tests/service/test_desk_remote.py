@@ -15,7 +15,7 @@ from service.desks import open_desk
 from service.ledgers import key_of
 from service.models import SMALL, many, model
 
-from phalanx.committee.voting import decide
+from phalanx.committee import decide
 from phalanx.errors import UsageError
 from phalanx.service.desk import Desk
 from phalanx.service.engine import Engine

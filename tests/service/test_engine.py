@@ -19,6 +19,7 @@ from phalanx.runtime.cut import Cut
 from phalanx.runtime.decide import Committee
 from phalanx.runtime.watch import ballot, verdicts, watch
 from phalanx.service.engine import Engine
+from phalanx.service.live import LivePath
 from phalanx.service.records import LiveDecision, LiveEvent
 from phalanx.stl.offline import robustness
 from phalanx.types import Verdict
@@ -50,11 +51,28 @@ def test_answers_are_those_of_evaluation() -> None:
     assert len({each.verdict for each in decided}) > 1
 
 
-@given(cuts=st.lists(st.integers(1, 199), max_size=12), seed=st.integers(0, 3))
-def test_batches_make_no_difference(cuts: list[int], seed: int) -> None:
+@given(
+    cuts=st.lists(st.integers(1, 199), max_size=12),
+    seed=st.integers(0, 3),
+    answering=st.sampled_from(("alerts", "all")),
+)
+def test_batches_make_no_difference(cuts: list[int], seed: int, answering: str) -> None:
     items = many(200, processes=90, seed=seed)
-    config = dataclasses.replace(SMALL, answering="all", slots=32)
+    config = dataclasses.replace(SMALL, answering=answering, slots=32)
     assert in_parts(Engine(MODEL, config), items, cuts) == Engine(MODEL, config).decide(items)
+
+
+@pytest.mark.parametrize("answering", ["nothing", "alerts"])
+def test_looking_at_the_process_alone_is_looking_at_all(
+    answering: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = many(400, processes=40, seed=7)
+    config = dataclasses.replace(SMALL, answering=answering, slots=32)
+    found = Engine(MODEL, config).decide(items)
+    monkeypatch.setattr(LivePath, "_silencing", True)
+    assert Engine(MODEL, config).decide(items) == found
+    alerts = sum(each.verdict >= Verdict.ALERT for each in found)
+    assert 20 < alerts < 380  # tickets are opened, and closed again after two minutes
 
 
 @pytest.mark.parametrize("at", [0, 1, 57, 160])

@@ -14,7 +14,7 @@ from service.live_servers import PATIENCE_S, Load, Server, batches, decided, ser
 from service.models import model
 
 from phalanx.cli import main
-from phalanx.committee.voting import decide
+from phalanx.committee import decide
 from phalanx.service.consensus.node import NodeFile
 from phalanx.service.engine import Engine, EngineConfig
 from phalanx.service.ledger import read_entries

@@ -284,8 +284,11 @@ def _distinct(
     n_events = len(reaction.honest)
     shown = np.full(n_events, -1) if label is None else label
     parts = [reaction.honest, reaction.unheard, *reaction.told, shown[:, None]]
-    rows, place = np.unique(np.concatenate(parts, axis=1).astype(np.int8), axis=0, return_inverse=True)
-    rows, n = rows.astype(np.int64), reaction.honest.shape[1]
+    packed = np.ascontiguousarray(np.concatenate(parts, axis=1), np.int8)
+    # as one item of so many bytes each: many times faster than by columns
+    items = packed.view(np.dtype((np.void, packed.shape[1]))).reshape(-1)
+    _, first, place = np.unique(items, return_index=True, return_inverse=True)
+    rows, n = packed[first].astype(np.int64), reaction.honest.shape[1]
     honest, unheard, *told = (rows[:, n * i : n * (i + 1)] for i in range(2 + len(reaction.told)))
     own = Reaction(honest, np.stack(told), unheard, reaction.faulty, reaction.f)
     predicted = {**_KINDS, "none": _honest, "protect": _protect}[kind](_Count(own), rows[:, -1])

@@ -11,7 +11,7 @@ from phalanx.agents.network import VIEWS, NetworkConfig
 from phalanx.agents.normalizer import NORMALIZERS
 from phalanx.agents.ppo import PPOConfig
 from phalanx.committee.adversaries import TRAINING
-from phalanx.committee.voting import faults_tolerated
+from phalanx.committee.rule import faults_tolerated
 from phalanx.envs.scenarios import SCENARIOS, scenario
 from phalanx.errors import RunError, UsageError, unknown_name
 

@@ -129,11 +129,18 @@ def consult(committee: Committee, table: MemoryTable, observation: Observation) 
     """Every member's policy on one event per environment."""
     vector = event_vector(committee.spec, observation)
     memories, reads = read(table, observation)
-    encoding = jax.vmap(encode_events, in_axes=(0, 0, None))(committee.networks, committee.masks, vector)
+    seen, axis = (vector, None) if len(vector) > 1 else (_for_each(committee, vector), 0)
+    encoding = jax.vmap(encode_events, in_axes=(0, 0, axis))(committee.networks, committee.masks, seen)
     if memories.shape[-1]:
         memories = jax.vmap(cell_step)(committee.networks, encoding.gates, memories)
     logits = jax.vmap(policy_logits)(committee.networks, encoding, memories)
     return Opinion(vector, jax.nn.log_softmax(logits), memories, reads)
+
+
+def _for_each(committee: Committee, vector: Float[Array, "env input"]) -> Float[Array, "member env input"]:
+    """A copy for each member: of one input that they share, XLA makes one product for which it lays all weights out
+    anew, at a cost that only many events are worth."""
+    return jnp.broadcast_to(vector, (committee.n_members, *vector.shape))
 
 
 def appraise(

@@ -10,7 +10,7 @@ from phalanx.errors import DataError
 from phalanx.service.clock import Moment
 from phalanx.service.restrictions import Restriction, State
 from phalanx.service.safety_state import MODE_ACTS, RESTRICTION_ACTS
-from phalanx.types import Verdict
+from phalanx.verdicts import Verdict
 
 __all__ = ["Action", "Command", "commands_of", "key_of_beginning"]
 

@@ -25,7 +25,7 @@ from phalanx.service.policy import SafetyPolicy
 from phalanx.service.records import LiveDecision, LiveEvent
 from phalanx.service.remote import Remote, merged, told_of, without_quorum
 from phalanx.service.safety import Outcome, Safety
-from phalanx.types import Verdict
+from phalanx.verdicts import Verdict
 
 __all__ = ["Answer", "Desk", "DeskConfig"]
 

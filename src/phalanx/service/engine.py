@@ -20,7 +20,7 @@ from phalanx.service.model import Model
 from phalanx.service.processes import Place, Processes
 from phalanx.service.records import LiveDecision, LiveEvent
 from phalanx.service.snapshot import read_snapshot, write_snapshot
-from phalanx.types import Verdict
+from phalanx.verdicts import Verdict
 
 __all__ = ["Engine", "EngineConfig", "Mark"]
 
@@ -165,7 +165,7 @@ class Engine:
 
     def _part(self, events: Sequence[LiveEvent], answered: Sequence[int] | None = None) -> list[LiveDecision]:
         """As many of the first events as can be given a place before it is known how suspicious they are."""
-        times, places = [], []
+        times, places, before_s = [], [], self._latest_s
         used: set[int] = set()
         for event in events:
             now_s = self._time_of(event)
@@ -179,7 +179,9 @@ class Engine:
             self._count(event, place)
         events = events[: len(places)]
         given = [-1] * len(places) if answered is None else answered[: len(places)]
-        self._state, answers = self._run(self._state, self._batch(events, places, times, given), len(places))
+        self._state, answers = self._run(
+            self._state, self._batch(events, places, times, before_s, given), len(places)
+        )
         return self._explained(events, places, times, jax.tree.map(np.asarray, answers))
 
     def _time_of(self, event: LiveEvent) -> float:
@@ -202,6 +204,7 @@ class Engine:
         events: Sequence[LiveEvent],
         places: Sequence[Place],
         times: Sequence[float],
+        before_s: float,
         answered: Sequence[int],
     ) -> LiveBatch:
         rows = [
@@ -224,6 +227,7 @@ class Engine:
             fresh=padded([place.fresh for place in places], bool),
             parent=padded([place.parent for place in places], np.int32),
             time_s=padded(times, np.float32),
+            before_s=padded([before_s, *times][: len(times)], np.float32),
             answered=padded(answered, np.int32),
         )
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from phalanx.errors import ExtraMissingError
 from phalanx.service.http_guard import ApiError, only_header
-from phalanx.types import Verdict
+from phalanx.verdicts import Verdict
 
 try:
     import msgspec

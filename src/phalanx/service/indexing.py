@@ -23,7 +23,7 @@ from phalanx.service.replies import Decision, Decisions, decision_reply
 from phalanx.service.safety import Outcome
 from phalanx.service.safety_state import Effect
 from phalanx.service.store import Found, Store
-from phalanx.types import Verdict
+from phalanx.verdicts import Verdict
 
 __all__ = ["Indexer", "StoreIndex"]
 

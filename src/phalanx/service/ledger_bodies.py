@@ -5,11 +5,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from phalanx.committee.voting import decide
+from phalanx.committee.rule import decide
 from phalanx.errors import DataError
 from phalanx.service.canonical import Encoded, canonical, digest
 from phalanx.service.records import LiveDecision, LiveEvent
-from phalanx.types import N_VERDICTS, Verdict
+from phalanx.verdicts import N_VERDICTS, Verdict
 
 __all__ = [
     "batch_body",
@@ -209,7 +209,6 @@ def _decision_flaw(decision: LiveDecision, f: int) -> str | None:
 
 @functools.lru_cache(maxsize=65_536)
 def _verdict_of(received: tuple[int, ...], f: int) -> int:
-    # only how often each vote was cast matters: few different ones, each some jax calls
     return decide(received, f)
 
 

@@ -50,6 +50,7 @@ class LiveBatch(eqx.Module):
         event_class: index into ``EVENT_CLASSES``.
         slot, source, fresh, parent: see ``service.processes.Place``.
         time_s: non-decreasing.
+        before_s: of the event before, whose process that may have been.
         answered: the verdict where others gave it, -1 where the committee here does.
     """
 
@@ -61,6 +62,7 @@ class LiveBatch(eqx.Module):
     fresh: Bool[Array | np.ndarray, "*event"]
     parent: Int[Array | np.ndarray, "*event"]
     time_s: Float[Array | np.ndarray, "*event"]
+    before_s: Float[Array | np.ndarray, "*event"]
     answered: Int[Array | np.ndarray, "*event"]
 
 
@@ -70,8 +72,9 @@ class LiveState(eqx.Module):
     Attributes:
         memory: of each member and process.
         rolling: statistics of each process.
-        response: what earlier answers left behind.
-        parent: place of each process's parent, -1 none.
+        response: what earlier answers left behind. Unless processes are silenced, a ticket that is over is still there
+            until its process is looked at.
+        parent: place of each process's parent, -1 none; kept only where processes are silenced.
         guard: what the shield knows.
         watches: what each specification's monitor knows.
         margins: robustness of each as far as it is known, within [-1, 1]; 1 before.
@@ -223,11 +226,10 @@ class LivePath:
     ) -> tuple[LiveState, LiveAnswers]:
         """One event of a ``LiveBatch``: what is shown of it, the decision, and what that leaves behind."""
         slot, now_s = event.slot, event.time_s
-        state = self._settle_in(state, event)
-        own = jax.tree.map(lambda leaf: leaf[slot], state.rolling)
-        own, statistics = rolling_step(own, event.event_class, now_s)
-        rolling = jax.tree.map(lambda all_, one: all_.at[slot].set(one), state.rolling, own)
-        context = context_features(self.response, state.response, slot, now_s)
+        rolling, statistics = rolling_step(self._rolling_of(state, event), event.event_class, now_s)
+        parent = self._parents(state, event)
+        kept, entity = self._answers_of(state, event)
+        context = context_features(self.response, kept, entity, now_s)
         margins = state.margins[jnp.asarray(self._shown, jnp.int32)]
         numbers = [event.numeric, *([statistics] if self._rolling else []), context, margins]
         observation = Observation(
@@ -248,14 +250,14 @@ class LivePath:
             watches.append(after)
             robustness.append(jnp.where(found.known[0], found.value[0], jnp.nan).astype(jnp.float32))
         told = {"nothing": jnp.zeros_like(verdict), "alerts": jnp.minimum(verdict, 1), "all": verdict}
-        response, _ = respond(
+        kept, _ = respond(
             self.response,
-            state.response,
+            kept,
             verdict=told[self.answering],
-            entity=slot,
+            entity=entity,
             now_s=now_s,
-            tree=self._tree(state.parent),
-            malicious=jnp.zeros(self.slots + 1, bool),  # nobody knows
+            tree=self._tree(parent),
+            malicious=jnp.zeros(kept.answers.shape, bool),  # nobody knows
         )
         found = jnp.stack(robustness) if robustness else jnp.zeros(0, jnp.float32)
         margins = jnp.where(jnp.isnan(found), state.margins, jnp.clip(found, -1.0, 1.0))
@@ -267,34 +269,83 @@ class LivePath:
             shielded=decision.shielded[0],
             robustness=found,
         )
-        after = LiveState(memory, rolling, response, state.parent, guard, tuple(watches), margins)
+        after = LiveState(
+            memory=memory,
+            rolling=jax.tree.map(lambda all_, one: _put(all_, slot, one), state.rolling, rolling),
+            response=self._with_answers(state.response, slot, kept),
+            parent=parent,
+            guard=guard,
+            watches=tuple(watches),
+            margins=margins,
+        )
         return after, answers
+
+    @property
+    def _silencing(self) -> bool:
+        """Whether an answer reaches further than the process whose event it answers."""
+        return self.answering == "all"
 
     def _tree(self, parent: Int[Array, " slot"]) -> Callable[[Array], Array]:
         """From processes to all that descend from them; not computed where nobody is ever silenced."""
-        if self.answering != "all":
+        if not self._silencing:
             return lambda roots: roots
         return lambda roots: subtree_of_few(roots, parent)
 
-    def _settle_in(self, state: LiveState, event: LiveBatch) -> LiveState:
-        """Where the place is new to the process, nothing of the one before is left but the memory it starts from."""
-        slot, fresh = event.slot, event.fresh
-
-        def clean(
-            table: Array, blank: float
-        ) -> Array:  # one place, without a branch: those copy the whole state
-            return table.at[slot].set(jnp.where(fresh, jnp.asarray(blank, table.dtype), table[slot]))
-
-        response = state.response
-        parent = jnp.where(fresh & (state.parent == slot), -1, state.parent)
-        return replace(
-            state,
-            rolling=jax.tree.map(lambda table: clean(table, 0.0), state.rolling),
-            response=replace(
-                response,
-                silent_until_s=clean(response.silent_until_s, -jnp.inf),
-                ticket_done_s=clean(response.ticket_done_s, jnp.inf),
-                answers=clean(response.answers, 0.0),
-            ),
-            parent=parent.at[slot].set(jnp.where(fresh, event.parent, parent[slot])),
+    def _rolling_of(self, state: LiveState, event: LiveBatch) -> RollingState:
+        """Statistics of the event's process, none where its place is new to it."""
+        return jax.tree.map(
+            lambda table: jnp.where(event.fresh, jnp.zeros((), table.dtype), _get(table, event.slot)),
+            state.rolling,
         )
+
+    def _parents(self, state: LiveState, event: LiveBatch) -> Int[Array, " slot"]:
+        """Who descends from whom, with the process where it is new: nobody is a child of the one before it."""
+        if not self._silencing:
+            return state.parent
+        slot, fresh = event.slot, event.fresh
+        parent = jnp.where(fresh & (state.parent == slot), -1, state.parent)
+        return _put(parent, slot, jnp.where(fresh, event.parent, _get(parent, slot)))
+
+    def _answers_of(self, state: LiveState, event: LiveBatch) -> tuple[ResponseState, Int[Array, ""]]:
+        """What earlier answers left behind as far as this one may reach, and the process's place in it.
+
+        That is the table where processes are silenced with all that descend from them, else the process alone: whatever
+        is done for each place of a table costs more than all the rest.
+        """
+        response, slot, fresh = state.response, event.slot, event.fresh
+        blank = {"silent_until_s": -jnp.inf, "ticket_done_s": jnp.inf, "answers": 0.0}
+        own = {
+            name: jnp.where(fresh, jnp.float32(value), _get(getattr(response, name), slot))
+            for name, value in blank.items()
+        }
+        if self._silencing:
+            settled = {name: _put(getattr(response, name), slot, value) for name, value in own.items()}
+            return replace(response, **settled), slot
+        # closed when the event before came, as it would have been in the table
+        own["ticket_done_s"] = jnp.where(
+            own["ticket_done_s"] <= event.before_s, jnp.inf, own["ticket_done_s"]
+        )
+        alone = {name: value[None] for name, value in own.items()}
+        return replace(response, **alone), jnp.zeros((), jnp.int32)
+
+    def _with_answers(
+        self, response: ResponseState, slot: Int[Array, ""], kept: ResponseState
+    ) -> ResponseState:
+        """The table with what ``_answers_of`` took from it put back."""
+        if self._silencing:
+            return kept
+        return replace(
+            kept,
+            silent_until_s=response.silent_until_s,
+            ticket_done_s=_put(response.ticket_done_s, slot, kept.ticket_done_s[0]),
+            answers=_put(response.answers, slot, kept.answers[0]),
+        )
+
+
+def _get(table: Array, slot: Array) -> Array:
+    return table.at[slot].get(mode="promise_in_bounds")
+
+
+def _put(table: Array, slot: Array, value: Array) -> Array:
+    """One place anew, without a branch: those copy the whole state."""
+    return table.at[slot].set(value, mode="promise_in_bounds", unique_indices=True)

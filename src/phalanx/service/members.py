@@ -137,7 +137,7 @@ class Members:
             >>> Members.of({str(i): f"{i:064x}" for i in range(7)}).needed(1)
             3
         """
-        from phalanx.committee.voting import faults_tolerated
+        from phalanx.committee.rule import faults_tolerated
 
         return faults_tolerated(max(1, len(self.at(height)))) + 1
 

@@ -13,7 +13,7 @@ from phalanx.service.desk import Answer
 from phalanx.service.safety_rules import Rule
 from phalanx.service.safety_state import Effect
 from phalanx.service.status import Status
-from phalanx.types import Verdict
+from phalanx.verdicts import Verdict
 
 try:
     from prometheus_client import CollectorRegistry, Histogram, generate_latest

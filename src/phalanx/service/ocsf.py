@@ -24,7 +24,7 @@ from phalanx.service.commands import Command
 from phalanx.service.records import LiveDecision, LiveEvent
 from phalanx.service.redaction import COMMAND_ATTRIBUTES, safe_text
 from phalanx.service.restrictions import State
-from phalanx.types import Verdict
+from phalanx.verdicts import Verdict
 
 __all__ = ["OCSF_VERSION", "finding"]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from phalanx.service.replies import components
-from phalanx.types import Verdict
+from phalanx.verdicts import Verdict
 
 __all__ = ["PATHS", "Path", "schema"]
 

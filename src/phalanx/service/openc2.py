@@ -30,7 +30,7 @@ def openc2(command: Command) -> dict[str, Any]:
     Example:
         >>> from phalanx.service.clock import Moment
         >>> from phalanx.service.restrictions import Restriction, Target
-        >>> from phalanx.types import Verdict
+        >>> from phalanx.verdicts import Verdict
         >>> target = Target("web-1", "p7", "/etc/passwd")
         >>> now = Moment(10**9, 0)
         >>> begun = Restriction("r-1", target, Verdict.BLOCK, "e", 3, 900 * 10**9, now).apply(now)

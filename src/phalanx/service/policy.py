@@ -10,7 +10,7 @@ from phalanx.errors import UsageError, unknown_name
 from phalanx.files import read_structured
 from phalanx.service.clock import SECOND_NS
 from phalanx.service.guards import DEFAULT_GUARDED, AllowRule
-from phalanx.types import Verdict
+from phalanx.verdicts import Verdict
 
 __all__ = ["RATE_WINDOW_S", "SafetyPolicy", "read_policy"]
 

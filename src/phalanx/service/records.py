@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from phalanx.types import Verdict
+from phalanx.verdicts import Verdict
 
 __all__ = ["LiveDecision", "LiveEvent", "Value"]
 

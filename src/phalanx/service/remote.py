@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from phalanx.service.ledger_entry import Entry
 from phalanx.service.records import LiveDecision, LiveEvent
-from phalanx.types import Verdict
+from phalanx.verdicts import Verdict
 
 __all__ = ["Remote", "merged", "told_of", "without_quorum"]
 

@@ -17,7 +17,7 @@ from phalanx.errors import DataError
 from phalanx.service.actors import Actor
 from phalanx.service.clock import Moment
 from phalanx.service.records import LiveEvent
-from phalanx.types import Verdict
+from phalanx.verdicts import Verdict
 
 __all__ = ["Restriction", "State", "Target", "restriction_id", "target_of"]
 

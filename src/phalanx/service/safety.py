@@ -22,7 +22,7 @@ from phalanx.service.records import LiveDecision, LiveEvent
 from phalanx.service.restrictions import Restriction, State, Target, restriction_id, target_of
 from phalanx.service.safety_rules import Rule, Rules, guards_of
 from phalanx.service.safety_state import Body, Effect, SafetyState
-from phalanx.types import Verdict
+from phalanx.verdicts import Verdict
 
 __all__ = ["Outcome", "Safety"]
 

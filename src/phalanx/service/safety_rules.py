@@ -23,7 +23,7 @@ from phalanx.service.policy import RATE_WINDOW_S, SafetyPolicy
 from phalanx.service.records import LiveDecision
 from phalanx.service.restrictions import Restriction, State, Target
 from phalanx.service.safety_state import Effect, SafetyState
-from phalanx.types import Verdict
+from phalanx.verdicts import Verdict
 
 __all__ = ["Judgement", "Rule", "Rules", "guards_of"]
 

@@ -17,7 +17,7 @@ from phalanx.service.restrictions import Restriction
 from phalanx.service.safety import Outcome
 from phalanx.service.safety_state import Effect
 from phalanx.service.store_tables import Tables, open_database, plain, tables
-from phalanx.types import Verdict
+from phalanx.verdicts import Verdict
 
 __all__ = ["Found", "Page", "Store"]
 

@@ -17,7 +17,7 @@ from phalanx.service.desk import Answer, Desk
 from phalanx.service.drift import Alarm, Batch, Watch, WatchConfig
 from phalanx.service.model import Model
 from phalanx.service.records import LiveEvent
-from phalanx.types import Verdict
+from phalanx.verdicts import Verdict
 
 __all__ = ["Watching"]
 

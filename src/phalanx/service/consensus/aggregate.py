@@ -1,33 +1,13 @@
 """From the votes that a block carries to the committee's decisions: the same on every node, whole numbers alone."""
 
-import functools
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from phalanx.committee.voting import verdict_of
+from phalanx.committee.rule import verdict_of_tally
 from phalanx.service.consensus.extension import Vote
 from phalanx.service.records import LiveDecision, LiveEvent
-from phalanx.types import N_VERDICTS, Verdict
+from phalanx.verdicts import N_VERDICTS, Verdict
 
-__all__ = ["decide_batch", "rule_table"]
-
-
-@functools.lru_cache(maxsize=8)
-def rule_table(n: int, f: int) -> Mapping[tuple[int, ...], int]:
-    """The voting rule for every tally that n members can make: ``(#received, #>=alert, #>=block, #quarantine)``.
-
-    Example:
-        >>> rule_table(4, 1)[4, 2, 1, 0]
-        1
-    """
-    import jax
-    import numpy as np
-
-    tallies = [
-        tuple(sorted(four, reverse=True)) for four in itertools.combinations_with_replacement(range(n + 1), 4)
-    ]
-    verdicts = jax.jit(jax.vmap(lambda row: verdict_of(row, f)))(np.asarray(tallies, np.int32))
-    return dict(zip(tallies, np.asarray(verdicts).tolist(), strict=True))
+__all__ = ["decide_batch"]
 
 
 def decide_batch(
@@ -50,7 +30,6 @@ def decide_batch(
         >>> decision.verdict.name, decision.quorum, decision.score
         ('BLOCK', True, 1.0)
     """
-    table = rule_table(len(votes), f)
     columns = [vote.votes if vote is not None else (None,) * len(events) for vote in votes]
     model = "+".join(dict.fromkeys(vote.model for vote in votes if vote is not None))
     received = sum(vote is not None for vote in votes)
@@ -60,7 +39,11 @@ def decide_batch(
         if cast not in answers:
             tally = tuple(sum(vote is not None and vote >= v for vote in cast) for v in range(N_VERDICTS))
             named = tuple(None if vote is None else Verdict(vote) for vote in cast)
-            answers[cast] = Verdict(table[tally]), named, tally[Verdict.ALERT] / max(1, received)
+            answers[cast] = (
+                Verdict(verdict_of_tally(tally, f)),
+                named,
+                tally[Verdict.ALERT] / max(1, received),
+            )
         verdict, named, score = answers[cast]
         decisions.append(
             LiveDecision(

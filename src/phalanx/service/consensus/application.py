@@ -10,7 +10,7 @@ from typing import Any
 
 from phalanx.errors import DataError
 from phalanx.service.consensus.abci import abci_types_pb2 as abci
-from phalanx.service.consensus.aggregate import decide_batch, rule_table
+from phalanx.service.consensus.aggregate import decide_batch
 from phalanx.service.consensus.ballots import BallotBox, collect
 from phalanx.service.consensus.block import Block, choose, examine
 from phalanx.service.consensus.chain import Chain
@@ -84,7 +84,6 @@ class Application:
         self._lock = threading.Lock()
         self._state, self._recent = restore(chain, folder, ledger.head)
         self._next: _Next | None = None
-        rule_table(chain.n, chain.f)  # now rather than at the first decision
         for entry in batches_after(chain, folder, resume):
             voter.take(events_of(entry.body))
             voter.answered(entry.height, [int(decision.verdict) for decision in decisions_of(entry.body)])

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from phalanx.committee.voting import faults_tolerated
+from phalanx.committee.rule import faults_tolerated
 from phalanx.errors import DataError, UsageError
 from phalanx.service.consensus.identity import address_of
 from phalanx.service.members import MemberKey, Members

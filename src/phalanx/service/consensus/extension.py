@@ -12,7 +12,7 @@ from typing import Any
 from phalanx.errors import DataError
 from phalanx.service.keys import SigningKey
 from phalanx.service.statements import Statement
-from phalanx.types import N_VERDICTS
+from phalanx.verdicts import N_VERDICTS
 
 __all__ = ["EXTENSION_BYTES", "Ballot", "Vote", "pack", "read_vote", "statement_of", "unpack"]
 

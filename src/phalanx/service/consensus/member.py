@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 
 from phalanx.service.consensus.extension import Vote
 from phalanx.service.records import LiveEvent
-from phalanx.types import N_VERDICTS
+from phalanx.verdicts import N_VERDICTS
 
 __all__ = ["DrillMember", "Member", "Voter", "drill_member"]
 

@@ -18,7 +18,7 @@ from phalanx.service.keys import SigningKey
 from phalanx.service.ledger_entry import Entry, Head
 from phalanx.service.records import LiveDecision, LiveEvent
 from phalanx.service.statements import Statement, equivocation
-from phalanx.types import Verdict
+from phalanx.verdicts import Verdict
 
 __all__ = ["Agreed", "Reply", "Tally", "reply_bytes", "reply_to"]
 
