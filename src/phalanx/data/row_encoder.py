@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int32
+from jaxtyping import Float, Float32, Int32
 
 from phalanx.data.columns import MISSING, UNSEEN, CategoryColumn, scale_numbers
 from phalanx.data.encoder import Encoder
@@ -55,11 +55,11 @@ class RowEncoder:
         category = np.full((len(rows), len(self._columns)), MISSING, np.int32)
         for index, ids in enumerate(self._columns):
             source = ids.column.source
-            category[:, index] = [ids.of(row.get(source)) for row in rows]
+            category[:, index] = ids.of_all([row.get(source) for row in rows])
         raw = np.full((len(rows), len(self._numbers)), np.nan, np.float32)
         with np.errstate(over="ignore"):  # what float32 does not hold is infinite, and cut by the scale
             for index, number in enumerate(self._numbers):
-                raw[:, index] = [_number(row.get(number.name)) for row in rows]
+                raw[:, index] = _numbers([row.get(number.name) for row in rows])
         return category, scale_numbers(raw, self._numbers, np)
 
 
@@ -71,6 +71,12 @@ class _Ids:
         self._known = {value: index + UNSEEN + 2 for index, value in enumerate(column.values)} | {"": MISSING}
         self._transform = TRANSFORMS[column.transform] or str
         self._found: dict[str, int] = {}
+
+    def of_all(self, values: Sequence[Any]) -> list[int]:
+        lately = map(self._found.get, values)  # nothing but a text is equal to a text
+        return [
+            self.of(value) if found is None else found for value, found in zip(values, lately, strict=True)
+        ]
 
     def of(self, value: Any) -> int:
         text = _text(value)
@@ -89,6 +95,14 @@ def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return value if isinstance(value, str) else str(value)
+
+
+def _numbers(values: Sequence[Any]) -> Float[np.ndarray, " event"] | list[float]:
+    """Values as a table's column of numbers has them."""
+    if set(map(type, values)) != {float}:
+        return [_number(value) for value in values]
+    numbers = np.array(values)
+    return np.where(np.isfinite(numbers), numbers, np.nan)
 
 
 def _number(value: Any) -> float:

@@ -22,11 +22,12 @@ __all__ = ["Encoded", "canonical", "digest"]
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 
 
-def canonical(value: Any) -> str:
+def canonical(value: Any, *, own_keys: bool = False) -> str:
     """The canonical JSON of a value.
 
     Args:
         value: of JSON's own types: dict with text as keys, list or tuple, str, int, float, bool, None.
+        own_keys: whether all keys are names of our own, which need not be looked at.
 
     Raises:
         DataError: it has no form in JSON; the error says where.
@@ -40,7 +41,7 @@ def canonical(value: Any) -> str:
         phalanx.errors.DataError: nan at score has no form in JSON; give a finite number, or text
     """
     try:
-        if isinstance(value, _NESTED):
+        if isinstance(value, _NESTED) and not own_keys:
             _refuse_other_keys(value)
         return _encode(value)
     except (TypeError, ValueError, RecursionError) as problem:

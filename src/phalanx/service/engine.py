@@ -25,6 +25,8 @@ from phalanx.verdicts import Verdict
 __all__ = ["Engine", "EngineConfig", "Mark"]
 
 _EVIDENCE = 8
+_VERDICTS = tuple(Verdict)
+_TOLD = ("verdict", "votes", "quorum", "score", "shielded", "robustness")
 _REBASE_S = 65_536.0
 """Time counts from the first event in float32, whose steps grow; it is set back by this much where it has grown so."""
 
@@ -212,11 +214,12 @@ class Engine:
             for event in events
         ]
         category, numeric = self._rows.encode(rows)
-        pad = self.config.batch - len(events)
 
         def padded(values: Any, dtype: Any) -> np.ndarray:
-            array = np.asarray(values, dtype)
-            return np.pad(array, [(0, pad)] + [(0, 0)] * (array.ndim - 1))
+            own = np.asarray(values, dtype)
+            array = np.zeros((self.config.batch, *own.shape[1:]), dtype)
+            array[: len(own)] = own
+            return array
 
         return LiveBatch(
             category=padded(category, np.int32),
@@ -239,29 +242,28 @@ class Engine:
         answers: LiveAnswers,
     ) -> list[LiveDecision]:
         """Decisions as records; what was answered with alert or more is kept in memory."""
-        names = [each.name for each in self.model.specs]
-        verdicts = [Verdict(v) for v in answers.verdict[: len(events)].tolist()]
-        votes = answers.votes[: len(events)].tolist()
-        robustness = answers.robustness[: len(events)].tolist()
-        scores, shielded_ = answers.score.tolist(), answers.shielded.tolist()
+        names, model = [each.name for each in self.model.specs], self.model.digest
+        told = {name: getattr(answers, name)[: len(events)].tolist() for name in _TOLD}
         found = []
-        for i, (event, place) in enumerate(zip(events, places, strict=True)):
-            if verdicts[i] >= Verdict.ALERT:
-                self._processes.pin(place.slot, times[i] + self.config.suspicion_s)
+        for event, place, time_s, verdict, votes, quorum, score, shielded_, robustness in zip(
+            events, places, times, *told.values(), strict=True
+        ):
+            if verdict >= Verdict.ALERT:
+                self._processes.pin(place.slot, time_s + self.config.suspicion_s)
             found.append(
                 LiveDecision(
                     event_id=event.id,
                     time_ns=event.time_ns,
                     host=event.host,
                     subject=event.subject,
-                    verdict=verdicts[i],
-                    votes=tuple(Verdict(v) for v in votes[i]),
-                    quorum=bool(answers.quorum[i]),
-                    score=scores[i],
-                    shielded=shielded_[i],
-                    robustness={n: r for n, r in zip(names, robustness[i], strict=True) if r == r},
+                    verdict=_VERDICTS[verdict],
+                    votes=tuple([_VERDICTS[vote] for vote in votes]),
+                    quorum=quorum,
+                    score=score,
+                    shielded=shielded_,
+                    robustness={n: r for n, r in zip(names, robustness, strict=True) if r == r},
                     evidence=self._evidence_of(event, place),
-                    model=self.model.digest,
+                    model=model,
                 )
             )
         self._rebase()

@@ -29,6 +29,7 @@ __all__ = ["Indexer", "StoreIndex"]
 
 _LOG = logging.getLogger("phalanx")
 _BATCHES = 256  # that wait; beyond them the ledger is read
+_GATHER_S = 0.02  # unless somebody waits: who was answered first does not compete with what comes after
 _LONGEST_PAUSE_S = 30.0
 _FORGET_S = 3600.0
 _NOTHING = Outcome(Effect.NONE, Effect.NONE)  # what allowing leads to; it has no entry
@@ -93,7 +94,7 @@ class Indexer:
         self._batches = 0
         self._behind = True
         self._given, self._indexed = height(), 0
-        self._stopping = False
+        self._stopping = self._hurried = False
         self._pause_s, self._next_forget_s = 0.0, 0.0
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="indexing", daemon=True)
@@ -149,13 +150,16 @@ class Indexer:
     def wait(self, timeout_s: float) -> bool:
         """Waits until the store has what was given so far; whether it has."""
         with self._changed:
-            goal = self._given
+            goal, self._hurried = self._given, True
+            self._changed.notify_all()
             return self._changed.wait_for(lambda: self._indexed >= goal or bool(self.problem), timeout_s)
 
     def _run(self) -> None:
         while True:
             with self._changed:
                 self._changed.wait_for(self._wanted, self._pause_s or 60.0)
+                self._changed.wait_for(lambda: self._hurried or self._stopping, _GATHER_S)
+                self._hurried = False
                 if self._stopping and (self._pause_s or not self._wanted_of_store()):
                     return
             try:

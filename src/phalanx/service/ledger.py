@@ -60,6 +60,9 @@ class _Place:
 class Ledger:
     """A ledger that this process alone appends to; all its methods may be called from any thread.
 
+    Attributes:
+        torn: how many torn entries were kept aside when it was opened.
+
     Example:
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
@@ -80,6 +83,7 @@ class Ledger:
         self._members = members
         self._segment_bytes = segment_bytes
         self._appending = threading.RLock()
+        self.torn = 0
         self._failure: str | None = None
         self._descriptor = -1
         self._place = _Place(Head(), folder, 0)
@@ -146,11 +150,6 @@ class Ledger:
     def synced(self) -> int:
         """The height up to which this process knows all entries to be on the disk."""
         return self._commit.synced
-
-    @property
-    def torn(self) -> int:
-        """How many torn entries are kept aside."""
-        return len(torn_files(self._folder))
 
     @property
     def members(self) -> Members:
@@ -337,6 +336,7 @@ class Ledger:
         if found.torn:
             keep_aside(self._folder, head.height + 1, found.torn, self._lock_descriptor)
             os.ftruncate(self._descriptor, found.size)
+        self.torn = len(torn_files(self._folder))
         os.fsync(self._descriptor)
         self._place = _Place(head, path, found.size)
 

@@ -103,7 +103,7 @@ def batch_body(
         f: faults that the voting rule tolerates, n >= 3f + 1.
         mode: of the service when it decided: ``shadow`` or ``enforce``.
         consensus: where a network of nodes decided, and by whose signed votes; JSON.
-        encoded: digest and canonical JSON of the events, where they were encoded before; makes an ``Encoded`` body.
+        encoded: digest and canonical JSON of the events, where they were encoded before.
 
     Raises:
         DataError: a decision is not that of its event, or a number has no form in JSON.
@@ -126,8 +126,11 @@ def batch_body(
                 f"decision on {decision.event_id!r} in the place of event {event.id!r}; keep their order"
             )
     forms = [event_to_json(event) for event in events]
+    if encoded is None:
+        text = canonical(forms)
+        encoded = digest("batch", text), text
     body: dict[str, Any] = {
-        "digest": _digest(forms) if encoded is None else encoded[0],
+        "digest": encoded[0],
         "events": forms,
         "decisions": [_decision_to_json(decision) for decision in decisions],
         "f": f,
@@ -135,7 +138,8 @@ def batch_body(
     }
     if consensus is not None:
         body["consensus"] = dict(consensus)
-    return body if encoded is None else Encoded(body, {"events": encoded[1]})
+    known = {"events": encoded[1], "decisions": canonical(body["decisions"], own_keys=True)}
+    return Encoded(body, known)
 
 
 def events_of(body: Mapping[str, Any]) -> tuple[LiveEvent, ...]:

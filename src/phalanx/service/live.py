@@ -203,7 +203,7 @@ class LivePath:
             return jax.lax.fori_loop(0, n, body, (state, self._blank()))
 
         jitted = jax.jit(run, donate_argnums=1)
-        return lambda state, batch, n: jitted(arrays, state, batch, jnp.asarray(n, jnp.int32))
+        return lambda state, batch, n: jitted(arrays, state, batch, np.int32(n))
 
     def _blank(self) -> LiveAnswers:
         size = self.size
@@ -320,7 +320,7 @@ class LivePath:
         }
         if self._silencing:
             settled = {name: _put(getattr(response, name), slot, value) for name, value in own.items()}
-            return replace(response, **settled), slot
+            return replace(response, **settled), jnp.asarray(slot)
         # closed when the event before came, as it would have been in the table
         own["ticket_done_s"] = jnp.where(
             own["ticket_done_s"] <= event.before_s, jnp.inf, own["ticket_done_s"]
@@ -342,10 +342,10 @@ class LivePath:
         )
 
 
-def _get(table: Array, slot: Array) -> Array:
+def _get(table: Array, slot: Array | np.ndarray) -> Array:
     return table.at[slot].get(mode="promise_in_bounds")
 
 
-def _put(table: Array, slot: Array, value: Array) -> Array:
+def _put(table: Array, slot: Array | np.ndarray, value: Array) -> Array:
     """One place anew, without a branch: those copy the whole state."""
     return table.at[slot].set(value, mode="promise_in_bounds", unique_indices=True)

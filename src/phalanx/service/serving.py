@@ -7,6 +7,7 @@ The folder holds ``ledger/``, ``key.pem`` (the ledger's signing key), ``state`` 
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import math
@@ -346,6 +347,8 @@ def serve(
         facts = service.facts()
         made = "new tokens in" if service.notice else "tokens:"
         _LOG.info("serving %s in %s mode; %s %s", facts["url"], facts["mode"], made, facts["tokens"])
+        gc.collect()
+        gc.freeze()  # what was loaded lasts: looking through it for garbage takes a tenth of a second each time
         service.run()
         return service.facts()
 

@@ -5,12 +5,13 @@ bound parameters.
 """
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from phalanx.errors import DataError, UsageError
+from phalanx.errors import DataError, ExtraMissingError, UsageError
 from phalanx.service.clock import SECOND_NS
 from phalanx.service.records import LiveDecision, LiveEvent
 from phalanx.service.restrictions import Restriction
@@ -19,15 +20,18 @@ from phalanx.service.safety_state import Effect
 from phalanx.service.store_tables import Tables, open_database, plain, tables
 from phalanx.verdicts import Verdict
 
+try:
+    import msgspec
+except ImportError:
+    raise ExtraMissingError("msgspec", "serve", "storing decisions") from None
+
 __all__ = ["Found", "Page", "Store"]
 
 _PLACES = 2**20  # of one batch, at most
 _MOST = 1_000
 _DELETED_AT_ONCE = 10_000
 _DAY_NS = 86_400 * SECOND_NS
-_encode = json.JSONEncoder(
-    separators=(",", ":")
-).encode  # in ASCII, so that a database of any encoding takes it
+_in_ascii = json.JSONEncoder(separators=(",", ":")).encode
 
 
 @dataclass(frozen=True)
@@ -337,7 +341,9 @@ def _row(key: int, event: LiveEvent, decision: LiveDecision, outcome: Outcome | 
         "quorum": decision.quorum,
         "score": decision.score,
         "shielded": decision.shielded,
-        "robustness": dict(decision.robustness),
+        "robustness": {
+            name: value if math.isfinite(value) else str(value) for name, value in decision.robustness.items()
+        },
         "evidence": list(decision.evidence),
         "model": decision.model,
         "tolerates": decision.tolerates,
@@ -365,14 +371,22 @@ def _row(key: int, event: LiveEvent, decision: LiveDecision, outcome: Outcome | 
     }
 
 
+def _encode(form: Mapping[str, Any]) -> str:
+    """JSON in ASCII, so that a database of any encoding takes it; of what is not finite there is nothing in it."""
+    try:
+        text = msgspec.json.encode(form)
+    except (UnicodeEncodeError, OverflowError):  # half a character; more than 64 bits
+        return _in_ascii(form)
+    return text.decode() if text.isascii() else _in_ascii(form)
+
+
 def _found(row: Any) -> Found:
     told: Mapping[str, Any] = json.loads(row.event)
     form: Mapping[str, Any] = json.loads(row.decision)
     came: Mapping[str, Any] = json.loads(row.outcome or "{}")
     votes = tuple(None if vote is None else Verdict(vote) for vote in form["votes"])
-    decision = {
-        name: form[name] for name in ("quorum", "score", "shielded", "robustness", "model", "tolerates")
-    }
+    decision = {name: form[name] for name in ("quorum", "score", "shielded", "model", "tolerates")}
+    decision["robustness"] = {name: float(value) for name, value in form["robustness"].items()}
     return Found(
         height=row.key // _PLACES,
         event=LiveEvent(time_ns=row.time_ns, **told),
