@@ -4,6 +4,8 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from phalanx.service.consensus.crash import REQUESTS
+
 __all__ = ["BOUNDARIES", "NEED_SPACES", "WEIGHTS", "Fault", "schedule"]
 
 WEIGHTS = {
@@ -39,17 +41,7 @@ NEED_SPACES = frozenset(
 )
 """Kinds that need namespaces of networks and mounts."""
 
-_REQUESTS = (
-    "check_tx",
-    "prepare_proposal",
-    "process_proposal",
-    "extend_vote",
-    "verify_vote_extension",
-    "finalize_block",
-    "commit",
-    "info",
-)
-BOUNDARIES = tuple(f"{request}:{when}" for request in _REQUESTS for when in ("before", "after"))
+BOUNDARIES = tuple(f"{request}:{when}" for request in REQUESTS[:-1] for when in ("before", "after"))
 """Where an application is killed; ``init_chain`` comes once a network, when that begins."""
 
 _EACH = ("kill at an ABCI boundary",)

@@ -12,7 +12,7 @@ from consensus.fake_engine import events
 
 from phalanx.errors import DataError, UsageError
 from phalanx.service.consensus.audit import votes_flaw
-from phalanx.service.consensus.crash import CRASH_VARIABLE, crashing
+from phalanx.service.consensus.crash import CRASH_VARIABLE, REQUESTS, crashing
 from phalanx.service.consensus.member import DrillMember
 from phalanx.service.consensus.network import Network, create_network
 from phalanx.service.consensus.node import NodeFile, main
@@ -20,17 +20,6 @@ from phalanx.service.ledger_files import read_entries
 from phalanx.service.ledger_verify import verify_ledger
 
 DEADLINE_S = 180.0  # for machines with much else to do
-KINDS = (
-    "info",
-    "init_chain",
-    "check_tx",
-    "prepare_proposal",
-    "process_proposal",
-    "extend_vote",
-    "verify_vote_extension",
-    "finalize_block",
-    "commit",
-)
 
 
 class Answers:
@@ -187,7 +176,7 @@ def test_a_node_killed_between_engine_and_ledger_comes_back(four: Network, batch
 @pytest.mark.network
 @pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", REQUESTS)
 def test_a_node_killed_at_any_boundary_comes_back(
     four: Network, tmp_path: Path, kind: str, when: str, batches: Iterator[int]
 ) -> None:

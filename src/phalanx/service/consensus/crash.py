@@ -15,10 +15,23 @@ from typing import Any
 from phalanx.errors import UsageError
 from phalanx.service.consensus.server import Handler
 
-__all__ = ["CRASH_VARIABLE", "crashing"]
+__all__ = ["CRASH_VARIABLE", "REQUESTS", "crashing"]
 
 CRASH_VARIABLE = "PHALANX_DRILL_CRASH"
 """Where to crash: ``kind:before|after:count``, or ``watch``."""
+
+REQUESTS = (
+    "check_tx",
+    "prepare_proposal",
+    "process_proposal",
+    "extend_vote",
+    "verify_vote_extension",
+    "finalize_block",
+    "commit",
+    "info",
+    "init_chain",
+)
+"""Kinds of requests at which to crash; the last one comes once a network, when that begins."""
 
 
 def crashing(handler: Handler, folder: Path) -> Handler:
@@ -39,10 +52,10 @@ def crashing(handler: Handler, folder: Path) -> Handler:
 def _place(wanted: str) -> tuple[str, str, int]:
     kind, _, rest = wanted.partition(":")
     when, _, count = rest.partition(":")
-    if when not in ("before", "after") or not count.isdigit():
+    if kind not in REQUESTS or when not in ("before", "after") or not count.isdigit():
         raise UsageError(
             f"{CRASH_VARIABLE}={wanted}; expected a kind of request, before or after, and a count: commit:before:5; "
-            "or watch"
+            f"or watch. Kinds are {', '.join(REQUESTS)}"
         )
     return kind, when, int(count)
 
