@@ -4,7 +4,7 @@ Nothing here reads a clock, a file or a random number while it decides: time is 
 was recorded gives the same decisions, however the events came in batches.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,11 @@ class Engine:
         self._part(())
 
     def decide(
-        self, events: Sequence[LiveEvent], answered: Sequence[int] | None = None
+        self,
+        events: Sequence[LiveEvent],
+        answered: Sequence[int] | None = None,
+        *,
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> list[LiveDecision]:
         """The decisions on events, in their order.
 
@@ -134,6 +138,7 @@ class Engine:
             events: any number.
             answered: the verdict on each, where others gave it: votes and all else are those of the committee here, and
                 what it remembers is what was answered.
+            meanwhile: called once, while the committee is at work (on another core, where there is one).
 
         Raises:
             UsageError: others' verdicts, and a shield that would have to keep count of its own.
@@ -145,7 +150,8 @@ class Engine:
         decisions: list[LiveDecision] = []
         while (done := len(decisions)) < len(events):
             part = slice(done, done + self.config.batch)
-            decisions += self._part(events[part], None if answered is None else answered[part])
+            given = None if answered is None else answered[part]
+            decisions += self._part(events[part], given, meanwhile if not done else lambda: None)
         return decisions
 
     def mark(self) -> Mark:
@@ -165,7 +171,12 @@ class Engine:
         self._processes, self._evidence = mark.processes, dict(mark.evidence)
         self._start_ns, self._latest_s, self._state = mark.start_ns, mark.latest_s, mark.state
 
-    def _part(self, events: Sequence[LiveEvent], answered: Sequence[int] | None = None) -> list[LiveDecision]:
+    def _part(
+        self,
+        events: Sequence[LiveEvent],
+        answered: Sequence[int] | None = None,
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> list[LiveDecision]:
         """As many of the first events as can be given a place before it is known how suspicious they are."""
         times, places, before_s = [], [], self._latest_s
         used: set[int] = set()
@@ -184,6 +195,7 @@ class Engine:
         self._state, answers = self._run(
             self._state, self._batch(events, places, times, before_s, given), len(places)
         )
+        meanwhile()
         return self._explained(events, places, times, jax.tree.map(np.asarray, answers))
 
     def _time_of(self, event: LiveEvent) -> float:
