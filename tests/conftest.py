@@ -6,7 +6,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-# Most of the time of a clean run goes into compiling; code that is not optimised computes the same. Before JAX starts.
+# Most of the time of a clean run goes into compiling: here nothing is optimised, which can change the last bits of
+# results. ``scripts/check`` runs what must agree to the bit with the code that users run, too. Before JAX starts.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax

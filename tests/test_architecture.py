@@ -173,7 +173,7 @@ assert "jax" not in sys.modules and "numpy" not in sys.modules and "polars" not 
     assert "usage: phalanx" in done.stdout
 
 
-def test_a_node_and_what_reads_ledgers_load_no_jax() -> None:
+def test_what_a_node_is_made_of_loads_no_jax() -> None:
     # a node that was killed is back as soon as it is loaded; JAX alone takes longer than everything else of it
     program = """
 import sys

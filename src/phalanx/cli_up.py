@@ -56,6 +56,8 @@ class Up(ServiceOptions):
             raise UsageError(f"up: --quorum-s {self.quorum_s}: expected above 0, at most 3600")
         if self.listen is not None and self.join is None:
             raise UsageError("up: --listen goes with --join NODE; where the gateway listens is --host")
+        if self.join is not None and self.hosts:
+            raise UsageError("up: --hosts makes a network and --join runs a node of one: give one of them")
         if self.join is not None:
             return self._join(run, self.join)
         if self.hosts:
@@ -91,6 +93,10 @@ class Up(ServiceOptions):
 
         members = RunConfig.of(run_folders(run)[0].config()).members
         asked = len(self.hosts) or self.nodes or members
+        if self.hosts and asked != members:
+            raise UsageError(
+                f"up: {asked} hosts for a committee of {members}: a host has one member. Name {members} hosts"
+            )
         if self.nodes not in (None, asked):
             raise UsageError(f"up: --nodes {self.nodes} and {asked} hosts. Leave out --nodes")
         if asked != members:

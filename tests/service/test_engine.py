@@ -62,11 +62,13 @@ def test_batches_make_no_difference(cuts: list[int], seed: int, answering: str) 
     assert in_parts(Engine(MODEL, config), items, cuts) == Engine(MODEL, config).decide(items)
 
 
-@pytest.mark.parametrize("answering", ["nothing", "alerts"])
+@pytest.mark.parametrize(
+    ("answering", "processes", "seed"), [("nothing", 40, 8), ("alerts", 40, 8), ("alerts", 8, 10)]
+)
 def test_looking_at_the_process_alone_is_looking_at_all(
-    answering: str, monkeypatch: pytest.MonkeyPatch
+    answering: str, processes: int, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    items = many(400, processes=40, seed=7)
+    items = many(400, processes=processes, seed=seed)
     config = dataclasses.replace(SMALL, answering=answering, slots=32)
     found = Engine(MODEL, config).decide(items)
     monkeypatch.setattr(LivePath, "_silencing", True)

@@ -210,13 +210,21 @@ def test_queries_are_those_of_a_plain_list(
 def test_what_is_old_is_forgotten_and_heights_are_not(opens: Opens, database: str) -> None:
     store = opens(database)
     day = 86_400 * 10**9
-    events = [dataclasses.replace(event_of(i), time_ns=i * day) for i in range(10)]
-    for i, event in enumerate(events, 1):
-        store.insert(i, [event], [decision_of(event)])
-    assert store.forget(3, now_ns=9 * day) == 6
-    assert ids(store.find()) == ["e9", "e8", "e7", "e6"] and store.last_height() == 10
+    events = [dataclasses.replace(event_of(i), time_ns=(9 - i) * day) for i in range(10)]
+    for i, event in enumerate(events):  # one a day; what they tell of is ever longer ago
+        store.insert(i + 1, [event], [decision_of(event)])
+        assert store.forget(3, now_ns=i * day) == (i >= 3)
+    assert ids(store.find()) == ["e9", "e8", "e7"] and store.last_height() == 10
     assert store.forget(3, now_ns=9 * day) == 0
     assert not store.insert(2, [events[1]], [decision_of(events[1])])
+    again = opens(database)
+    assert again.forget(3, now_ns=10 * day) == 1 and again.forget(3, now_ns=30 * day) == 2
+
+
+def test_old_events_of_today_are_kept(opens: Opens, database: str) -> None:
+    store = opens(database)
+    store.insert(1, *batch([1]))
+    assert store.forget(30, now_ns=20_000 * 86_400 * 10**9) == 0 and len(store.find().items) == 1
 
 
 def test_restrictions_are_kept_as_they_last_were(opens: Opens, database: str) -> None:

@@ -242,7 +242,7 @@ class Admission:
         if type(time_ns) is not int or not 0 < time_ns < _INT64:
             raise _RefusalError(
                 Reason.TIME,
-                ": time_ns is no whole number above 0",
+                ": time_ns is no whole number above 0 of at most 63 bits",
                 "Give ns since 1970, without a point or quotes",
             )
         if time_ns > self._wall_ns() + self.limits.future_s * SECOND_NS:

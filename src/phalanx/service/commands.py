@@ -14,7 +14,7 @@ from phalanx.verdicts import Verdict
 
 __all__ = ["Action", "Command", "commands_of", "key_of_beginning"]
 
-Action = Literal["deny", "contain", "allow", "ask", "alert", "page"]
+Action = Literal["deny", "contain", "allow", "ask", "drop", "alert", "page"]
 """A restriction begins (deny, contain) or ends (allow), waits for approval (ask); a finding (alert); an operator is
 called (page)."""
 
@@ -128,13 +128,11 @@ def _of_restriction(
         return ()
     begins: Action = "contain" if restriction.verdict is Verdict.QUARANTINE else "deny"
     by_state: dict[State, Action] = {State.PENDING: "ask", State.ACTIVE: begins}
-    action = by_state.get(restriction.state) or ("allow" if restriction.applied else None)
-    if action is None:
-        return ()
+    action = by_state.get(restriction.state) or ("allow" if restriction.applied else "drop")
     target = restriction.target
     return (
         Command(
-            _key(action[0] if action != "ask" else "q", restriction.id),
+            _key({"ask": "q", "drop": "x"}.get(action, action[0]), restriction.id),
             action,
             at,
             lane=_key("", target.host, target.subject),

@@ -195,8 +195,11 @@ class Engine:
         self._state, answers = self._run(
             self._state, self._batch(events, places, times, before_s, given), len(places)
         )
-        meanwhile()
-        return self._explained(events, places, times, jax.tree.map(np.asarray, answers))
+        try:
+            meanwhile()
+        finally:  # what was decided is whole, whatever becomes of the other
+            found = self._explained(events, places, times, jax.tree.map(np.asarray, answers))
+        return found
 
     def _time_of(self, event: LiveEvent) -> float:
         """Seconds since the start, never less than before."""

@@ -145,6 +145,7 @@ class Indexer:
         if commands:
             with self._changed:
                 self._waiting.append(_Commands(self._height(), commands))
+                self._hurried = True  # who is to be stopped goes on meanwhile
                 self._changed.notify_all()
 
     def wait(self, timeout_s: float) -> bool:

@@ -61,7 +61,7 @@ class Ledger:
     """A ledger that this process alone appends to; all its methods may be called from any thread.
 
     Attributes:
-        torn: how many torn entries were kept aside when it was opened.
+        torn: how many torn entries are kept aside, as of when it was opened.
 
     Example:
         >>> import tempfile

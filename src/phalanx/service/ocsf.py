@@ -42,7 +42,7 @@ _SEVERITIES = {
 }
 _TITLES = {
     "alert": "Suspicious activity",
-    "ask": "Quarantine waits for approval",
+    "drop": "Not approved",
     "deny": "Activity blocked",
     "contain": "Process quarantined",
     "allow": "Restriction ended",
@@ -59,7 +59,7 @@ def finding(
     """The finding that tells of a command.
 
     Args:
-        command: alert, ask, deny, contain or allow.
+        command: alert, ask, drop, deny, contain or allow.
         event: that was decided, where it is still known.
         decision: the committee's, where it is still known.
         schema: OCSF version to name in the metadata.
@@ -80,7 +80,7 @@ def finding(
     action, disposition = _outcome(command)
     verdict = _verdict(command, decision)
     severity, severity_name = _SEVERITIES[verdict]
-    restriction = command.restriction
+    restriction, title = command.restriction, _title(command, verdict)
     where = f"{safe_text(command.subject, 120)} on {safe_text(command.host, 120)}"
     found: dict[str, Any] = {
         "category_uid": 2,
@@ -101,7 +101,7 @@ def finding(
         "disposition_id": disposition,
         "disposition": _DISPOSITIONS[disposition],
         "is_alert": activity == 1,
-        "message": f"{_TITLES[command.action]}: {where}",
+        "message": f"{title}: {where}",
         "metadata": {
             "version": schema,
             "uid": command.key,
@@ -110,7 +110,7 @@ def finding(
         },
         "finding_info": {
             "uid": restriction.id if restriction is not None else command.key,
-            "title": _TITLES[command.action],
+            "title": title,
             "analytic": {"name": "phalanx committee", "type_id": 4, "type": "Learning (ML/DL)"},
             "created_time": (restriction.asked if restriction else command.at).wall_ns // 1_000_000,
         },
@@ -128,9 +128,17 @@ def finding(
     return found
 
 
+def _title(command: Command, verdict: Verdict) -> str:
+    if command.action == "ask":
+        return f"{verdict.name.capitalize()} waits for approval"
+    return _TITLES[command.action]
+
+
 def _stage(command: Command) -> tuple[int, int]:
     """Activity and status."""
     restriction = command.restriction
+    if command.action == "drop":
+        return 3, 4
     if command.action == "allow" and restriction is not None:
         return 3, 3 if restriction.state is State.LIFTED else 4
     if command.action in ("deny", "contain"):

@@ -27,7 +27,7 @@ class ServeConfig:
         slots: processes remembered; what the folder was begun with, else 4096, unless given.
         batch: events decided in one step.
         destinations: where messages go.
-        keep_days: how long the index keeps decisions; 0: for ever. The ledger keeps all.
+        keep_days: how long the index keeps decisions, from when it got them; 0: for ever. The ledger keeps all.
         watch: limits of drift and calibration.
         queue, http, server: limits.
         patience_s: how long a network of nodes may take until the answer is an alert without a quorum.

@@ -32,6 +32,7 @@ from phalanx.service.http_server import bind, is_loopback, make_server
 from phalanx.service.indexing import Indexer, StoreIndex
 from phalanx.service.intake import Intake
 from phalanx.service.keys import SigningKey
+from phalanx.service.lateness import Lateness
 from phalanx.service.ledger import Ledger
 from phalanx.service.metrics import Metrics, Source
 from phalanx.service.model import Model
@@ -77,6 +78,7 @@ class Service:
         self._server: Any = None
         self._delivery: Delivery | None = None
         self._gateway: Gateway | None = None
+        self._lateness = Lateness()
 
     @classmethod
     def open(
@@ -226,7 +228,7 @@ class Service:
             batch=config.batch if self._gateway is None else max(config.batch, _NETWORK_BATCH),
             decided=self._decided,
             failed=indexer.look,
-            ticked=lambda desk: watching.ticked(),
+            ticked=self._ticked,
             ended=self._worker_ended,
         )
         backend = self._backend(ledger, tokens, store, indexer, outbox)
@@ -262,6 +264,10 @@ class Service:
                 ("mode", {"mode": mode, "why": "start"}),
             ]
         )
+
+    def _ticked(self, desk: Desk) -> None:
+        self.watching.ticked()
+        self._lateness.look(desk.engine.counters)
 
     def _decided(self, events: Sequence[LiveEvent], answers: Sequence[Answer], took_s: float) -> None:
         self.metrics.batch(answers, took_s)
@@ -311,7 +317,8 @@ class Service:
 
         def notes() -> list[str]:
             behind = ["index-behind"] if indexer.problem else []
-            return [*watching.notes(), *behind, *(self._gateway.notes() if self._gateway else [])]
+            late = ["events-late"] if self._lateness.late else []
+            return [*watching.notes(), *behind, *late, *(self._gateway.notes() if self._gateway else [])]
 
         return Backend(
             intake=intake,
@@ -349,7 +356,10 @@ def serve(
         _LOG.info("serving %s in %s mode; %s %s", facts["url"], facts["mode"], made, facts["tokens"])
         gc.collect()
         gc.freeze()  # what was loaded lasts: looking through it for garbage takes a tenth of a second each time
-        service.run()
+        try:
+            service.run()
+        finally:
+            gc.unfreeze()
         return service.facts()
 
 

@@ -30,7 +30,9 @@ __all__ = ["Found", "Page", "Store"]
 _PLACES = 2**20  # of one batch, at most
 _MOST = 1_000
 _DELETED_AT_ONCE = 10_000
-_DAY_NS = 86_400 * SECOND_NS
+_HOUR_NS = 3600 * SECOND_NS
+_DAY_NS = 24 * _HOUR_NS
+_HOUR = "stored by hour "
 _in_ascii = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -263,10 +265,11 @@ class Store:
             return tuple(Restriction.of(json.loads(row.body)) for row in connection.execute(query))
 
     def forget(self, days: float, now_ns: int) -> int:
-        """Deletes what is older: decisions by their events' times, restrictions and what was sent by when they ended.
+        """Deletes what is older: decisions by when they were stored, whatever their events' times are, restrictions and
+        what was sent by when they ended. To be called every hour: it notes what had been stored by then.
 
         Args:
-            days: how long they are kept.
+            days: how long they are kept; an hour longer at most.
             now_ns: the time, in ns since 1970.
 
         Returns:
@@ -274,13 +277,13 @@ class Store:
         """
         before = now_ns - round(days * _DAY_NS)
         decisions, outbox, restrictions = self.tables.decisions, self.tables.outbox, self.tables.restrictions
+        last = self._stored_by(now_ns // _HOUR_NS, before // _HOUR_NS)
         deleted = 0
-        while True:  # in parts, so that nobody waits long for the lock
-            old = decisions.select().with_only_columns(decisions.c.key).where(decisions.c.time_ns < before)
+        while last:  # in parts, so that nobody waits long for the lock
+            old = decisions.select().with_only_columns(decisions.c.key)
+            old = old.where(decisions.c.key < (last + 1) * _PLACES).limit(_DELETED_AT_ONCE)
             with self.writing() as connection:
-                found = connection.execute(
-                    decisions.delete().where(decisions.c.key.in_(old.limit(_DELETED_AT_ONCE)))
-                )
+                found = connection.execute(decisions.delete().where(decisions.c.key.in_(old)))
             deleted += found.rowcount
             if found.rowcount < _DELETED_AT_ONCE:
                 break
@@ -289,6 +292,21 @@ class Store:
             ended = restrictions.c.state.not_in(("pending", "active"))
             connection.execute(restrictions.delete().where(ended, restrictions.c.asked_ns < before))
         return deleted
+
+    def _stored_by(self, hour: int, long_ago: int) -> int:
+        """Notes the height that is stored at an hour; the last one that was by an hour long ago, 0 where none was."""
+        table = self.tables.heights
+        with self.writing() as connection:
+            rows = connection.execute(table.select().where(table.c.name.like(f"{_HOUR}%")))
+            noted = {int(row.name.removeprefix(_HOUR)): row.value for row in rows}
+            if hour not in noted:
+                noted[hour] = height_of(connection, self.tables, "decisions")
+                connection.execute(table.insert(), [{"name": f"{_HOUR}{hour}", "value": noted[hour]}])
+            past = [each for each in noted if each <= long_ago]
+            over = [f"{_HOUR}{each}" for each in past if each < max(past)]
+            if over:
+                connection.execute(table.delete().where(table.c.name.in_(over)))
+        return noted[max(past)] if past else 0
 
     def _page(self, query: Any, limit: int) -> Page:
         key = self.tables.decisions.c.key
@@ -375,7 +393,7 @@ def _encode(form: Mapping[str, Any]) -> str:
     """JSON in ASCII, so that a database of any encoding takes it; of what is not finite there is nothing in it."""
     try:
         text = msgspec.json.encode(form)
-    except (UnicodeEncodeError, OverflowError):  # half a character; more than 64 bits
+    except (UnicodeEncodeError, OverflowError, TypeError):  # half a character; beyond 64 bits; a subclass
         return _in_ascii(form)
     return text.decode() if text.isascii() else _in_ascii(form)
 

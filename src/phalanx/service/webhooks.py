@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 FORMATS: Mapping[str, tuple[str, ...]] = {
-    "ocsf": ("alert", "ask", "deny", "contain", "allow"),
+    "ocsf": ("alert", "ask", "drop", "deny", "contain", "allow"),
     "openc2": ("deny", "contain", "allow"),
     "page": ("page", "ask"),
 }
@@ -191,7 +191,8 @@ def verify_signature(
     """What a receiver checks before it believes a message.
 
     Args:
-        secret: shared with the service; several while one takes the other's place.
+        secret: shared with the service, white space around it aside, as files have it at their ends; several while one
+            takes the other's place.
         headers: of the request, in any case.
         body: exactly as it was received.
         now: the receiver's time, in s since 1970.
@@ -212,7 +213,7 @@ def verify_signature(
     offered = given.get(SIGNATURE_HEADER.lower(), "").encode("utf-8", "replace")
     good = False
     for each in secrets:
-        expected = sign(each, message_id, body, int(stamp))[SIGNATURE_HEADER].encode()
+        expected = sign(each.strip(), message_id, body, int(stamp))[SIGNATURE_HEADER].encode()
         good |= hmac.compare_digest(expected, offered)
     if not good:
         raise SignatureError("the signature is not that of this message")

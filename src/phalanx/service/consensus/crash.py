@@ -93,7 +93,8 @@ class _Watching:
 
     def handle(self, kind: str, request: Any) -> Any:
         if self._crashing is None and self._told.exists():
-            place = _place(self._told.read_text().strip())
+            told = self._told.read_text().strip()
             self._told.unlink()
+            place = _place(told)
             self._crashing = _Crashing(self._handler, self._mark, *place)
         return (self._crashing or self._handler).handle(kind, request)
