@@ -91,6 +91,7 @@ ALERT = commands_of(
 COMMANDS = {
     "alert": ALERT,
     "ask": command_of("restrict", begun(Verdict.QUARANTINE, asked=True)),
+    "drop": command_of("refuse", begun(Verdict.QUARANTINE, asked=True).end(State.REFUSED, NOW, by="ann")),
     "deny": command_of("restrict", BLOCK),
     "contain": command_of("restrict", QUARANTINE),
     "contain after approval": command_of(
@@ -104,6 +105,7 @@ COMMANDS = {
 EXPECTED = {
     "alert": (1, 3, 19, 1, 4),
     "ask": (1, 3, 19, 1, 5),
+    "drop": (3, 3, 19, 4, 5),
     "deny": (1, 2, 2, 2, 4),
     "contain": (1, 2, 3, 2, 5),
     "contain after approval": (2, 2, 3, 2, 5),
@@ -188,6 +190,14 @@ def test_one_restriction_is_one_finding_from_its_creation_to_its_close() -> None
     assert uids == {BLOCK.id}
     events = {finding(command)["metadata"]["uid"] for command in COMMANDS.values()}
     assert events == {command.key for command in COMMANDS.values()}
+
+
+def test_what_waits_is_called_by_what_it_would_be() -> None:
+    asked = command_of("restrict", begun(Verdict.BLOCK, asked=True))
+    assert finding(asked)["finding_info"]["title"] == "Block waits for approval"
+    assert finding(COMMANDS["ask"])["message"].startswith("Quarantine waits for approval: ")
+    opened, closed = (finding(COMMANDS[name])["finding_info"]["uid"] for name in ("ask", "drop"))
+    assert opened == closed
 
 
 def test_the_golden_finding() -> None:
@@ -292,7 +302,7 @@ PAGE = commands_of({"act": "page", "n": 1, "at": NOW.as_json(), "reason": "host-
 def test_a_page_is_neither_finding_nor_command() -> None:
     with pytest.raises(ValueError, match="no finding"):
         finding(PAGE)
-    for command in (PAGE, ALERT, COMMANDS["ask"]):
+    for command in (PAGE, ALERT, COMMANDS["ask"], COMMANDS["drop"]):
         with pytest.raises(ValueError, match="no command of OpenC2"):
             openc2(command)
 
@@ -316,7 +326,7 @@ def check_openc2(made: Mapping[str, Any]) -> None:
     json.dumps(made, allow_nan=False)
 
 
-SENT = [name for name in COMMANDS if name not in ("alert", "ask")]
+SENT = [name for name in COMMANDS if name not in ("alert", "ask", "drop")]
 
 
 @pytest.mark.parametrize("name", SENT)

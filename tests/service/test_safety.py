@@ -93,7 +93,8 @@ def test_a_quarantine_waits_for_approval_and_is_given_up_without() -> None:
     service.hands.pass_s(599)
     assert service.safety.tick() == ()
     service.hands.pass_s(1)
-    assert service.safety.tick() == ()  # nothing had begun: nothing is to be lifted
+    # nothing had begun: nothing is to be lifted, and the finding is closed
+    assert actions(service.safety.tick()) == ["drop"]
     with pytest.raises(UsageError, match="is expired"):
         service.safety.approve(outcome.restriction, by="ann")
 
@@ -251,7 +252,8 @@ def test_a_denied_quarantine_is_not_asked_for_again_at_once() -> None:
     service = Service()
     asked = service.decide("quarantine").restriction
     assert service.decide("quarantine").reasons == ("in-force",)
-    assert service.safety.deny(asked, by="ann") == ()
+    (drop,) = service.safety.deny(asked, by="ann")
+    assert (drop.action, drop.by) == ("drop", "ann")
     assert service.decide("quarantine").reasons == ("cooldown",)
 
 
@@ -266,7 +268,7 @@ def test_the_kill_switch_lifts_all_and_holds_over_restarts() -> None:
     asked = service.decide("quarantine", subject="q").restriction
     for i in range(3):
         service.decide("block", subject=f"p{i}")
-    assert sorted(actions(service.safety.kill(by="ann", why="outage"))) == ["allow"] * 3 + ["page"]
+    assert sorted(actions(service.safety.kill(by="ann", why="outage"))) == ["allow"] * 3 + ["drop", "page"]
     assert service.safety.kill(by="bob") == ()
     safety = service.start()
     assert safety.tick() == () and safety.state.killed

@@ -90,7 +90,9 @@ def refusals(server: Server) -> None:
         )
         head = reader.get("/v1/ledger/head").json()
         assert head["height"] == max(e.height for e in read_entries(server.folder / "ledger"))
-        assert client.get("/healthz").json() == {"status": "ok", "mode": "shadow", "notes": []}
+        health = client.get("/healthz").json()
+        assert (health["status"], health["mode"]) == ("ok", "shadow")
+        assert health["notes"] in ([], ["events-late"])  # several clients sent events of hours side by side
         assert "server" not in client.get("/healthz").headers
     for sent in (
         b"\x16\x03\x01" * 30,

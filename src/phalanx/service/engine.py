@@ -27,6 +27,7 @@ __all__ = ["Engine", "EngineConfig", "Mark"]
 _EVIDENCE = 8
 _VERDICTS = tuple(Verdict)
 _TOLD = ("verdict", "votes", "quorum", "score", "shielded", "robustness")
+_LATE_S = 60.0
 _REBASE_S = 65_536.0
 """Time counts from the first event in float32, whose steps grow; it is set back by this much where it has grown so."""
 
@@ -70,7 +71,8 @@ class Engine:
         config: bounds.
 
     Attributes:
-        counters: events answered; without memory; from the past (their time counts as the latest seen).
+        counters: events answered; without memory; from the past (their time counts as the latest seen), and of these
+            more than a minute ``late``.
     """
 
     def __init__(self, model: Model, config: EngineConfig = EngineConfig()) -> None:
@@ -81,7 +83,7 @@ class Engine:
                 f"needed for batches of {config.batch}"
             )
         self.config = config
-        self.counters = {"events": 0, "without_memory": 0, "from_the_past": 0}
+        self.counters = {"events": 0, "without_memory": 0, "from_the_past": 0, "late": 0}
         self._processes = Processes(config.slots, config.host_share)
         self._evidence: dict[int, tuple[str, ...]] = {}
         self._start_ns: int | None = None
@@ -213,6 +215,7 @@ class Engine:
         own_s = float(np.float32((event.time_ns - self._start_ns) * 1e-9))
         self.counters["events"] += 1
         self.counters["from_the_past"] += own_s < self._latest_s
+        self.counters["late"] += own_s < self._latest_s - _LATE_S
         self.counters["without_memory"] += place.slot == self._processes.apart
         self._latest_s = max(own_s, self._latest_s)
 
@@ -342,7 +345,7 @@ class Engine:
             RunError: a damaged snapshot, or one of another model or other bounds.
         """
         head, state = read_snapshot(path, lambda head: self._fitting(path, head))
-        self.counters = dict(head["counters"])
+        self.counters |= head["counters"]
         self._processes = Processes.from_dict(head["processes"])
         self._evidence = {int(slot): tuple(ids) for slot, ids in head["evidence"]}
         self._start_ns, self._latest_s = head["start_ns"], head["latest_s"]

@@ -1,4 +1,4 @@
-"""Whether the clock of events has run ahead: what comes then counts as the latest seen, and time stands still."""
+"""Whether the clock of events has run ahead: what comes later counts as the latest seen, and time stands still."""
 
 from collections.abc import Mapping
 
@@ -6,24 +6,24 @@ __all__ = ["Lateness"]
 
 
 class Lateness:
-    """Looks now and then at how many events came from the past.
+    """Looks now and then at how many events came more than a minute late.
 
     One event with a wrong time is enough: all that follows is earlier, and rates, windows and tickets, by which members
     judge, are told that no time passes.
 
     Args:
         fewest: events to judge by.
-        share: of them from the past, beyond which it is said.
+        share: of them that are late, beyond which it is said.
 
     Attributes:
-        late: whether most of the latest events came from the past.
+        late: whether most of the latest events were late.
 
     Example:
         >>> lateness = Lateness(fewest=100)
-        >>> lateness.look({"events": 100, "from_the_past": 3})
+        >>> lateness.look({"events": 100, "late": 3})
         >>> lateness.late
         False
-        >>> lateness.look({"events": 200, "from_the_past": 99})
+        >>> lateness.look({"events": 200, "late": 99})
         >>> lateness.late
         True
     """
@@ -31,15 +31,15 @@ class Lateness:
     def __init__(self, fewest: int = 100, share: float = 0.5) -> None:
         self.late = False
         self._fewest, self._share = fewest, share
-        self._events = self._past = 0
+        self._events = self._late = 0
 
     def look(self, counters: Mapping[str, int]) -> None:
         """Judges what came since it last did, where that is enough.
 
         Args:
-            counters: of the engine, ``events`` and ``from_the_past``; they only grow.
+            counters: of the engine, ``events`` and ``late``; they only grow.
         """
-        events, past = counters["events"] - self._events, counters["from_the_past"] - self._past
+        events, late = counters["events"] - self._events, counters["late"] - self._late
         if events >= self._fewest:
-            self.late = past > self._share * events
-            self._events, self._past = counters["events"], counters["from_the_past"]
+            self.late = late > self._share * events
+            self._events, self._late = counters["events"], counters["late"]
