@@ -174,6 +174,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path())
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
+    jax.config.update("jax_cpu_enable_async_dispatch", False)  # as ``serve`` has it
     load_before, count = os.getloadavg()[0], arguments.events
     folder = Path(tempfile.mkdtemp(prefix=".serving-", dir=arguments.folder))
     found: dict[str, dict[str, float]] = {}

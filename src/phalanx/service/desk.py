@@ -18,7 +18,7 @@ from phalanx.service.clock import Clock
 from phalanx.service.commands import Command, commands_of
 from phalanx.service.engine import Engine, EngineConfig
 from phalanx.service.ledger import Ledger, LedgerFullError, read_entries
-from phalanx.service.ledger_bodies import EncodedEvents, batch_body, counted, decisions_of, events_of
+from phalanx.service.ledger_bodies import batch_body, counted, decisions_of, events_of
 from phalanx.service.ledger_entry import Entry
 from phalanx.service.model import Model
 from phalanx.service.policy import SafetyPolicy
@@ -187,10 +187,9 @@ class Desk:
             self.act(lambda safety, who=body["member"]: safety.page("evidence", why=f"member {who}"))
 
     def _decided_here(self, events: Sequence[LiveEvent]) -> dict[str, Outcome]:
-        encoded: list[EncodedEvents] = []
-        decisions = self.engine.decide(events, meanwhile=lambda: encoded.append(EncodedEvents.of(events)))
+        decisions = self.engine.decide(events)
         try:
-            return self._written(events, decisions, self._model.committee.f, encoded=encoded[0])
+            return self._written(events, decisions, self._model.committee.f)
         except LedgerFullError:
             if events[0].id not in self._known:
                 self._catch_up(None)  # what was decided and not written down never was
@@ -255,15 +254,14 @@ class Desk:
         f: int,
         consensus: Mapping[str, Any] | None = None,
         done: Callable[[], None] = lambda: None,
-        encoded: EncodedEvents | None = None,
     ) -> dict[str, Outcome]:
         """Writes a batch down, and what its decisions lead to.
 
         Args:
-            events, decisions, f, consensus, encoded: see ``batch_body``.
+            events, decisions, f, consensus: see ``batch_body``.
             done: called once it is written down.
         """
-        body = batch_body(events, decisions, f=f, mode=self.mode, consensus=consensus, encoded=encoded)
+        body = batch_body(events, decisions, f=f, mode=self.mode, consensus=consensus)
         entry = self.ledger.append("batch", body)
         done()
         events, decisions = counted(entry.body, events, decisions)

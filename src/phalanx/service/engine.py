@@ -4,7 +4,7 @@ Nothing here reads a clock, a file or a random number while it decides: time is 
 was recorded gives the same decisions, however the events came in batches.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -131,8 +131,6 @@ class Engine:
         self,
         events: Sequence[LiveEvent],
         answered: Sequence[int] | None = None,
-        *,
-        meanwhile: Callable[[], None] = lambda: None,
     ) -> list[LiveDecision]:
         """The decisions on events, in their order.
 
@@ -140,7 +138,6 @@ class Engine:
             events: any number.
             answered: the verdict on each, where others gave it: votes and all else are those of the committee here, and
                 what it remembers is what was answered.
-            meanwhile: called once, while the committee is at work (on another core, where there is one).
 
         Raises:
             UsageError: others' verdicts, and a shield that would have to keep count of its own.
@@ -152,8 +149,7 @@ class Engine:
         decisions: list[LiveDecision] = []
         while (done := len(decisions)) < len(events):
             part = slice(done, done + self.config.batch)
-            given = None if answered is None else answered[part]
-            decisions += self._part(events[part], given, meanwhile if not done else lambda: None)
+            decisions += self._part(events[part], None if answered is None else answered[part])
         return decisions
 
     def mark(self) -> Mark:
@@ -177,7 +173,6 @@ class Engine:
         self,
         events: Sequence[LiveEvent],
         answered: Sequence[int] | None = None,
-        meanwhile: Callable[[], None] = lambda: None,
     ) -> list[LiveDecision]:
         """As many of the first events as can be given a place before it is known how suspicious they are."""
         times, places, before_s = [], [], self._latest_s
@@ -197,11 +192,7 @@ class Engine:
         self._state, answers = self._run(
             self._state, self._batch(events, places, times, before_s, given), len(places)
         )
-        try:
-            meanwhile()
-        finally:  # what was decided is whole, whatever becomes of the other
-            found = self._explained(events, places, times, jax.tree.map(np.asarray, answers))
-        return found
+        return self._explained(events, places, times, jax.tree.map(np.asarray, answers))
 
     def _time_of(self, event: LiveEvent) -> float:
         """Seconds since the start, never less than before."""

@@ -350,6 +350,10 @@ def serve(
     Raises:
         PhalanxError: see ``Service.open`` and ``Service.run``.
     """
+    import jax
+
+    # a thread of its own for what decides costs more than it gains, for the one that asks waits for it
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     with Service.open(config, model, network=network) as service:
         facts = service.facts()
         made = "new tokens in" if service.notice else "tokens:"
