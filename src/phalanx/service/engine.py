@@ -128,9 +128,7 @@ class Engine:
         self._part(())
 
     def decide(
-        self,
-        events: Sequence[LiveEvent],
-        answered: Sequence[int] | None = None,
+        self, events: Sequence[LiveEvent], answered: Sequence[int] | None = None
     ) -> list[LiveDecision]:
         """The decisions on events, in their order.
 
@@ -169,11 +167,7 @@ class Engine:
         self._processes, self._evidence = mark.processes, dict(mark.evidence)
         self._start_ns, self._latest_s, self._state = mark.start_ns, mark.latest_s, mark.state
 
-    def _part(
-        self,
-        events: Sequence[LiveEvent],
-        answered: Sequence[int] | None = None,
-    ) -> list[LiveDecision]:
+    def _part(self, events: Sequence[LiveEvent], answered: Sequence[int] | None = None) -> list[LiveDecision]:
         """As many of the first events as can be given a place before it is known how suspicious they are."""
         times, places, before_s = [], [], self._latest_s
         used: set[int] = set()

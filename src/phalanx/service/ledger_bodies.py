@@ -3,7 +3,6 @@
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from phalanx.committee.rule import decide
@@ -13,7 +12,6 @@ from phalanx.service.records import LiveDecision, LiveEvent
 from phalanx.verdicts import N_VERDICTS, Verdict
 
 __all__ = [
-    "EncodedEvents",
     "batch_body",
     "batch_digest",
     "batch_flaw",
@@ -85,33 +83,7 @@ def batch_digest(events: Sequence[LiveEvent]) -> str:
     Raises:
         DataError: an attribute has no form in JSON.
     """
-    return EncodedEvents.of(events).digest
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedEvents:
-    """A batch's events as its entry has them.
-
-    Attributes:
-        forms: of each, JSON.
-        text: canonical JSON of all.
-        digest: see ``batch_digest``.
-    """
-
-    forms: list[dict[str, Any]]
-    text: str
-    digest: str
-
-    @classmethod
-    def of(cls, events: Sequence[LiveEvent]) -> "EncodedEvents":
-        """Encodes them.
-
-        Raises:
-            DataError: an attribute has no form in JSON.
-        """
-        forms = [event_to_json(event) for event in events]
-        text = canonical(forms)
-        return cls(forms, text, digest("batch", text))
+    return _digest([event_to_json(event) for event in events])
 
 
 def batch_body(
@@ -121,7 +93,7 @@ def batch_body(
     f: int,
     mode: str,
     consensus: Mapping[str, Any] | None = None,
-    encoded: EncodedEvents | None = None,
+    encoded: tuple[str, str] | None = None,
 ) -> dict[str, Any]:
     """The body of a batch's entry.
 
@@ -131,7 +103,7 @@ def batch_body(
         f: faults that the voting rule tolerates, n >= 3f + 1.
         mode: of the service when it decided: ``shadow`` or ``enforce``.
         consensus: where a network of nodes decided, and by whose signed votes; JSON.
-        encoded: the events, where they were encoded before.
+        encoded: digest and canonical JSON of the events, where they were encoded before.
 
     Raises:
         DataError: a decision is not that of its event, or a number has no form in JSON.
@@ -153,17 +125,20 @@ def batch_body(
             raise DataError(
                 f"decision on {decision.event_id!r} in the place of event {event.id!r}; keep their order"
             )
-    encoded = EncodedEvents.of(events) if encoded is None else encoded
+    forms = [event_to_json(event) for event in events]
+    if encoded is None:
+        text = canonical(forms)
+        encoded = digest("batch", text), text
     body: dict[str, Any] = {
-        "digest": encoded.digest,
-        "events": encoded.forms,
+        "digest": encoded[0],
+        "events": forms,
         "decisions": [_decision_to_json(decision) for decision in decisions],
         "f": f,
         "mode": mode,
     }
     if consensus is not None:
         body["consensus"] = dict(consensus)
-    known = {"events": encoded.text, "decisions": canonical(body["decisions"], own_keys=True)}
+    known = {"events": encoded[1], "decisions": canonical(body["decisions"], own_keys=True)}
     return Encoded(body, known)
 
 

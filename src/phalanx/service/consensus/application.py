@@ -20,7 +20,7 @@ from phalanx.service.consensus.state import Batch, State, batches_after, consens
 from phalanx.service.consensus.submission import parse, submission_flaw
 from phalanx.service.keys import SigningKey
 from phalanx.service.ledger import Ledger
-from phalanx.service.ledger_bodies import EncodedEvents, batch_body, decisions_of, event_to_json, events_of
+from phalanx.service.ledger_bodies import batch_body, decisions_of, events_of
 from phalanx.service.ledger_entry import Entry, Head, entry_hash
 from phalanx.service.statements import equivocation
 
@@ -260,7 +260,7 @@ class Application:
             f=chain.f,
             mode=chain.mode,
             consensus=told,
-            encoded=EncodedEvents([event_to_json(event) for event in batch.events], batch.text, batch.digest),
+            encoded=(batch.digest, batch.text),
         )
         return body, [int(decision.verdict) for decision in decisions]
 
