@@ -6,11 +6,14 @@ The committee is that of a run, or has the size that `phalanx train` gives it an
 as learned ones; events are drawn from its vocabulary, of 512 processes on 8 hosts. With a run, and the consensus engine
 (``scripts/build-cometbft``), the same over HTTP once more with every member as a node (`phalanx up`). Compilation is
 left out. Times are by the clock, and of the processor alone, which other work on the machine touches less; those of
-HTTP are a client's beside the server.
+HTTP are a client's beside the server, of the standard library (httpx takes longer for a request than the server).
 """
 
 import argparse
+import contextlib
+import gc
 import hashlib
+import http.client
 import json
 import multiprocessing
 import os
@@ -23,8 +26,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-import httpx
 import jax
 import numpy as np
 from machine import report
@@ -118,12 +121,13 @@ def over_http(folder: Path, made: Model, count: int, size: int, clients: int) ->
     headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
     times: list[float] = []
     lock = threading.Lock()
+    where = urlsplit(about["url"]).netloc
 
     def client(own: Sequence[bytes]) -> None:
-        with httpx.Client(base_url=about["url"], headers=headers, timeout=600) as session:
+        with contextlib.closing(http.client.HTTPConnection(where, timeout=600)) as connection:
             for body in own:
                 start = time.perf_counter()
-                while session.post("/v1/events", content=body).status_code == 429:
+                while posted(connection, body, headers) == 429:
                     time.sleep(0.05)
                 with lock:
                     times.append(time.perf_counter() - start)
@@ -135,6 +139,15 @@ def over_http(folder: Path, made: Model, count: int, size: int, clients: int) ->
     for thread in threads:
         thread.join()
     return _figures(np.array(times), count, time.perf_counter() - begun, _cpu_s(about["pid"]) - cpu)
+
+
+def posted(connection: http.client.HTTPConnection, body: bytes, headers: dict[str, str]) -> int:
+    """The status of an answer that was read."""
+    connection.request("POST", "/v1/events", body, headers)
+    answer = connection.getresponse()
+    body = answer.read()
+    assert answer.status in (200, 429), body
+    return answer.status
 
 
 def measured_over_http(
@@ -158,9 +171,9 @@ def _cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def served(folder: Path) -> None:
+def served(folder: Path, run: Path | None) -> None:
     """Serves until it is ended."""
-    serve(ServeConfig(folder, port=0, batch=_BATCH), model)
+    serve(ServeConfig(folder, port=0, batch=_BATCH), lambda: model() if run is None else load_model(run))
 
 
 def main() -> None:
@@ -187,9 +200,12 @@ def main() -> None:
         with Ledger.open(folder / "ledger", SigningKey.create(folder / "key.pem")) as ledger:
             desk = Desk(folder, ledger, folder / "ledger", made, SafetyPolicy(), SystemClock())
             desk.engine.warm()
+            gc.freeze()  # as ``serve`` does
             found["desk and ledger, one event"] = timed(desk.decide, events(made, count // 10, "d1"), 1)
             found["desk and ledger, 256 events"] = timed(desk.decide, events(made, count, "d"), _BATCH)
-        server = multiprocessing.get_context("spawn").Process(target=served, args=(folder / "live",))
+        server = multiprocessing.get_context("spawn").Process(
+            target=served, args=(folder / "live", arguments.run)
+        )
         server.start()
         found |= measured_over_http(folder / "live", made, count, server.is_alive, "HTTP")
         server.terminate()

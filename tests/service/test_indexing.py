@@ -84,6 +84,14 @@ class Clerk:
         self.store.close()
 
 
+def soon(condition: Callable[[], bool]) -> None:
+    """Waits until something holds."""
+    deadline = time.monotonic() + 60.0
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def everything(store: Store) -> list[Found]:
     return list(store.find(limit=1000).items)
 
@@ -149,13 +157,13 @@ def test_a_slow_store_is_caught_up_from_the_ledger(
     clerk: Clerk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(indexing, "_BATCHES", 2)
-    gate, insert = threading.Event(), clerk.store.insert
+    gate, insert = threading.Event(), clerk.store.insert_many
 
-    def slow(*given: Any, **named: Any) -> bool:
+    def slow(*given: Any, **named: Any) -> int:
         gate.wait(60)
         return insert(*given, **named)
 
-    monkeypatch.setattr(clerk.store, "insert", slow)
+    monkeypatch.setattr(clerk.store, "insert_many", slow)
     clerk.indexer.start()
     for _ in range(9):
         clerk.decide(2)
@@ -171,6 +179,33 @@ def test_a_slow_store_is_caught_up_from_the_ledger(
     clerk.close()
 
 
+def test_batches_that_wait_together_are_stored_in_one_transaction(
+    clerk: Clerk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A single event a request must not cost a transaction each; commands in between keep their place."""
+    done: list[Any] = []
+    insert, put = clerk.store.insert_many, clerk.indexer._put
+    monkeypatch.setattr(
+        clerk.store, "insert_many", lambda given: done.append([len(b.events) for b in given]) or insert(given)
+    )
+    monkeypatch.setattr(
+        clerk.indexer, "_put", lambda *given: done.append([c.action for c in given[0]]) or put(*given)
+    )
+    monkeypatch.setattr(indexing, "_AT_ONCE", 6)
+    clerk.indexer._behind = False  # else the ledger is read
+    for number, n in ((0, 1), (4, 1), (8, 1), (1, 1), (12, 1), (16, 4), (20, 1), (24, 1), (28, 9), (40, 1)):
+        clerk.number = number
+        clerk.decide(n)
+    clerk.indexer.start()
+    assert clerk.indexer.wait(60) and clerk.indexer.stop(60)
+    batches, commands = [d for d in done if isinstance(d[0], int)], [d for d in done if isinstance(d[0], str)]
+    assert done[:3] == [[1, 1, 1], ["alert"], [1, 1]]
+    assert [size for part in batches for size in part] == [1, 1, 1, 1, 1, 4, 1, 1, 9, 1]
+    assert all(sum(part) <= 6 or len(part) == 1 for part in batches) and len(commands) == 10
+    assert len(everything(clerk.store)) == 21
+    clerk.close()
+
+
 def failing_times(call: Callable[..., Any], times: int) -> Callable[..., Any]:
     left = [times]
 
@@ -183,7 +218,7 @@ def failing_times(call: Callable[..., Any], times: int) -> Callable[..., Any]:
     return failing
 
 
-@pytest.mark.parametrize("method", ["insert", "writing", "last_height"])
+@pytest.mark.parametrize("method", ["insert_many", "writing", "last_height"])
 def test_a_store_that_is_away_loses_nothing(
     clerk: Clerk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
@@ -191,10 +226,7 @@ def test_a_store_that_is_away_loses_nothing(
     clerk.indexer.start()
     for n in (4, 4, 4):
         clerk.decide(n)
-    while clerk.indexer.lag or clerk.indexer.problem or clerk.indexer._waiting:
-        clerk.indexer._changed.acquire()
-        clerk.indexer._changed.wait(0.1)
-        clerk.indexer._changed.release()
+    soon(lambda: not (clerk.indexer.lag or clerk.indexer.problem or clerk.indexer._waiting))
     assert [(f.height, f.event) for f in everything(clerk.store)] == [
         (f.height, f.event) for f in expected(tmp_path, (4, 4, 4))
     ]
@@ -207,8 +239,7 @@ def test_an_end_while_the_store_is_away_does_not_hang(clerk: Clerk, monkeypatch:
     monkeypatch.setattr(clerk.store, "last_height", failing_times(clerk.store.last_height, 10**9))
     clerk.indexer.start()
     clerk.decide(4)
-    while not clerk.indexer.problem:
-        pass
+    soon(lambda: bool(clerk.indexer.problem))
     assert not clerk.indexer.wait(0.01) or clerk.indexer.problem  # whoever asks is not kept waiting
     clerk.close()
 
@@ -230,9 +261,7 @@ def test_old_decisions_are_forgotten(clerk: Clerk, monkeypatch: pytest.MonkeyPat
         if not days[0]:
             clerk.indexer.start()
         assert clerk.indexer.wait(60)
-        deadline = time.monotonic() + 60.0
-        while len(everything(clerk.store)) > 12 and time.monotonic() < deadline:
-            time.sleep(0.01)  # what is old goes after what is new has come
+        soon(lambda: len(everything(clerk.store)) <= 12)  # what is old goes after what is new has come
         kept.append(len(everything(clerk.store)))
     # what a day brought counts from that day or, where it came after the look at what was there, from the next
     assert kept[:3] in ([4, 8, 8], [4, 8, 12]) and all(8 <= n <= 12 for n in kept[3:])

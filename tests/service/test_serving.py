@@ -127,7 +127,10 @@ def test_a_service_over_its_life(tmp_path: Path) -> None:
     watching.watch._sorted = None
     watching.watch._reference.scores = [np.full(32, 0.999)]
     live.post("/v1/events", sent(80, "b"), "ingest")
-    health = live.client.get("/healthz").json()
+    health, deadline = live.client.get("/healthz").json(), time.monotonic() + PATIENCE_S
+    while health["mode"] != "shadow" and time.monotonic() < deadline:  # by the next tick
+        time.sleep(0.05)
+        health = live.client.get("/healthz").json()
     assert health["mode"] == "shadow" and "fallback" in health["notes"] and "drift-score" in health["notes"]
     assert "distribution" in str(live.service.desk.safety.state.fallback)
     pages = [

@@ -25,7 +25,7 @@ from phalanx.service.records import LiveDecision, LiveEvent
 from phalanx.service.restrictions import Restriction, State, Target
 from phalanx.service.safety import Outcome
 from phalanx.service.safety_state import Effect
-from phalanx.service.store import Store
+from phalanx.service.store import Decided, Store
 from phalanx.service.store_tables import SCHEMA_VERSION, tables
 from phalanx.types import Verdict
 
@@ -112,6 +112,18 @@ def test_a_height_is_stored_once(opens: Opens, database: str) -> None:
     assert not store.insert(4, *batch([9]))
     assert store.last_height() == 5 and ids(store.find()) == ["e2", "e1"]
     assert store.insert(9, [], []) and store.last_height() == 9
+
+
+def test_batches_in_one_transaction_are_each_stored_once(opens: Opens, database: str) -> None:
+    store = opens(database)
+    several = [Decided(height, *batch(range(height, height + 2))) for height in (3, 6, 9)]
+    assert store.insert(6, *batch([60]))
+    assert store.insert_many(several) == 1 and store.last_height() == 9
+    assert ids(store.find()) == ["e10", "e9", "e60"]
+    assert store.insert_many(several) == 0 and store.insert_many([]) == 0
+    with pytest.raises(DataError, match="no place"):
+        store.insert_many([Decided(12, *batch([12])), Decided(2**42, *batch([13]))])
+    assert store.last_height() == 9
 
 
 def test_a_batch_is_stored_whole_or_not_at_all(opens: Opens, database: str) -> None:
@@ -350,7 +362,7 @@ def test_a_killed_writer_leaves_whole_batches(tmp_path: Path) -> None:
         import sys
         sys.path.insert(0, "tests")
         from service.test_store import batch
-        from phalanx.service.store import Store
+        from phalanx.service.store import Decided, Store
         store = Store.open(sys.argv[1])
         for height in range(1, 100_000):
             store.insert(height, *batch(range(50)))

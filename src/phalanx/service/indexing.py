@@ -22,27 +22,18 @@ from phalanx.service.records import LiveDecision, LiveEvent
 from phalanx.service.replies import Decision, Decisions, decision_reply
 from phalanx.service.safety import Outcome
 from phalanx.service.safety_state import Effect
-from phalanx.service.store import Found, Store
+from phalanx.service.store import Decided, Found, Store
 from phalanx.verdicts import Verdict
 
 __all__ = ["Indexer", "StoreIndex"]
 
 _LOG = logging.getLogger("phalanx")
 _BATCHES = 256  # that wait; beyond them the ledger is read
+_AT_ONCE = 512  # events of a transaction, about
 _GATHER_S = 0.02  # unless somebody waits: who was answered first does not compete with what comes after
 _LONGEST_PAUSE_S = 30.0
 _FORGET_S = 3600.0
 _NOTHING = Outcome(Effect.NONE, Effect.NONE)  # what allowing leads to; it has no entry
-
-
-@dataclass
-class _Batch:
-    """A decided batch on its way."""
-
-    height: int
-    events: Sequence[LiveEvent]
-    decisions: Sequence[LiveDecision]
-    outcomes: Sequence[Outcome | None]
 
 
 @dataclass
@@ -90,7 +81,7 @@ class Indexer:
         self.problem = ""
         self._store, self._ledger, self._height = store, ledger, height
         self._put, self._wall_ns, self._days = put, wall_ns, days
-        self._waiting: deque[_Batch | _Commands] = deque()
+        self._waiting: deque[Decided | _Commands] = deque()
         self._batches = 0
         self._behind = True
         self._given, self._indexed = height(), 0
@@ -129,7 +120,7 @@ class Indexer:
             if self._batches >= _BATCHES:
                 self._behind = True
             else:
-                self._waiting.append(_Batch(height, events, decisions, outcomes))
+                self._waiting.append(Decided(height, events, decisions, outcomes))
                 self._batches += 1
             self._changed.notify_all()
 
@@ -194,20 +185,35 @@ class Indexer:
         while True:
             with self._changed:
                 behind, self._behind = self._behind, False
-                item = self._waiting[0] if self._waiting and not behind else None
+                items = [] if behind else self._next_items()
             if behind:
                 self._catch_up()
                 continue
-            if item is None:
+            if not items:
                 return
-            if isinstance(item, _Batch):
-                self._store.insert(item.height, item.events, item.decisions, item.outcomes)
-                self._has(item.height)
-            else:
-                self._put(item.commands, item.height)
+            batches = [item for item in items if isinstance(item, Decided)]
+            if batches:
+                self._store.insert_many(batches)
+                self._has(batches[-1].height)
+            elif isinstance(commands := items[0], _Commands):
+                self._put(commands.commands, commands.height)
             with self._changed:
-                self._waiting.popleft()
-                self._batches -= isinstance(item, _Batch)
+                for _ in items:
+                    self._waiting.popleft()
+                self._batches -= len(batches)
+
+    def _next_items(self) -> list[Decided | _Commands]:
+        """What is to be done next: commands, or batches that one transaction stores. Called with the lock."""
+        found: list[Decided | _Commands] = []
+        events = 0
+        for item in self._waiting:
+            if isinstance(item, _Commands):
+                return found or [item]
+            if found and events + len(item.events) > _AT_ONCE:
+                break
+            found.append(item)
+            events += len(item.events)
+        return found
 
     def _catch_up(self) -> None:
         """Reads from the ledger what the store lacks, up to what was given: what later batches lead to is not all there

@@ -25,7 +25,7 @@ try:
 except ImportError:
     raise ExtraMissingError("msgspec", "serve", "storing decisions") from None
 
-__all__ = ["Found", "Page", "Store"]
+__all__ = ["Decided", "Found", "Page", "Store"]
 
 _PLACES = 2**20  # of one batch, at most
 _MOST = 1_000
@@ -34,6 +34,41 @@ _HOUR_NS = 3600 * SECOND_NS
 _DAY_NS = 24 * _HOUR_NS
 _HOUR = "stored by hour "
 _in_ascii = json.JSONEncoder(separators=(",", ":")).encode
+
+
+@dataclass(frozen=True)
+class Decided:
+    """A decided batch.
+
+    Attributes:
+        height: of the ledger's entry that holds it.
+        events: that were decided.
+        decisions: one an event.
+        outcomes: what came of each, as far as it is known.
+    """
+
+    height: int
+    events: Sequence[LiveEvent]
+    decisions: Sequence[LiveDecision]
+    outcomes: Sequence[Outcome | None] | None = None
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Rows of the table of decisions.
+
+        Raises:
+            DataError: a batch too long or too high for their keys.
+        """
+        if not 0 < self.height < 2**42 or len(self.events) > _PLACES:
+            raise DataError(
+                f"a batch of {len(self.events)} events at height {self.height} has no place in the store"
+            )
+        known = self.outcomes or [None] * len(self.events)
+        return [
+            _row(self.height * _PLACES + place, event, decision, outcome)
+            for place, (event, decision, outcome) in enumerate(
+                zip(self.events, self.decisions, known, strict=True)
+            )
+        ]
 
 
 @dataclass(frozen=True)
@@ -159,10 +194,7 @@ class Store:
         """Stores a batch, whole or not at all.
 
         Args:
-            height: of the ledger's entry that holds it. Batches come in ascending order of it.
-            events: that were decided.
-            decisions: one an event.
-            outcomes: what came of each, as far as it is known.
+            height, events, decisions, outcomes: see ``Decided``.
             along: writes further rows in the same transaction.
 
         Returns:
@@ -171,21 +203,34 @@ class Store:
         Raises:
             DataError: the database failed; nothing was stored.
         """
-        if not 0 < height < 2**42 or len(events) > _PLACES:
-            raise DataError(f"a batch of {len(events)} events at height {height} has no place in the store")
-        known = outcomes or [None] * len(events)
-        rows = [
-            _row(height * _PLACES + place, event, decision, outcome)
-            for place, (event, decision, outcome) in enumerate(zip(events, decisions, known, strict=True))
-        ]
+        return self.insert_many([Decided(height, events, decisions, outcomes)], along=along) == 1
+
+    def insert_many(self, batches: Sequence[Decided], *, along: Callable[[Any], None] | None = None) -> int:
+        """Stores batches in one transaction, which costs as much for one as for many.
+
+        Args:
+            batches: in ascending order of their heights.
+            along: writes further rows in the same transaction, where a batch is new.
+
+        Returns:
+            How many were new (see ``insert``).
+
+        Raises:
+            DataError: the database failed; nothing was stored.
+        """
+        rows = [batch.rows() for batch in batches]
         with self.writing() as connection:
-            if not raise_height(connection, self.tables, "decisions", height):
-                return False
-            if rows:
-                connection.execute(self.tables.decisions.insert(), rows)
+            stored = height_of(connection, self.tables, "decisions", held=True)
+            new = [place for place, batch in enumerate(batches) if batch.height > stored]
+            if not new:
+                return 0
+            raise_height(connection, self.tables, "decisions", batches[-1].height)
+            fresh = [row for place in new for row in rows[place]]
+            if fresh:
+                connection.execute(self.tables.decisions.insert(), fresh)
             if along is not None:
                 along(connection)
-        return True
+        return len(new)
 
     def by_id(self, event_id: str) -> Found | None:
         """The latest decision on an event of this id; None where there is none."""
@@ -330,10 +375,11 @@ class Store:
             ) from None
 
 
-def height_of(connection: Any, schema: Tables, name: str) -> int:
-    """A height that the store keeps, within a transaction."""
+def height_of(connection: Any, schema: Tables, name: str, *, held: bool = False) -> int:
+    """A height that the store keeps, within a transaction; ``held``: nobody else changes it until that ends."""
     table = schema.heights
-    return connection.scalar(table.select().with_only_columns(table.c.value).where(table.c.name == name)) or 0
+    query = table.select().with_only_columns(table.c.value).where(table.c.name == name)
+    return connection.scalar(query.with_for_update() if held else query) or 0
 
 
 def raise_height(connection: Any, schema: Tables, name: str, height: int) -> bool:

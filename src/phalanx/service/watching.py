@@ -16,19 +16,20 @@ from phalanx.files import write_json
 from phalanx.service.desk import Answer, Desk
 from phalanx.service.drift import Alarm, Batch, Watch, WatchConfig
 from phalanx.service.model import Model
-from phalanx.service.records import LiveEvent
+from phalanx.service.records import LiveDecision, LiveEvent
 from phalanx.verdicts import Verdict
 
 __all__ = ["Watching"]
 
 _LOG = logging.getLogger("phalanx")
 _SAVED_EVERY_S = 10.0
+_AT_ONCE = 256  # decisions that the watch is shown together: it costs much the same for one
 BY = "phalanx"
 
 
 class Watching:
     """Feeds a watch with decisions, in the desk's thread, and acts on its alarms: an operator is called, and what was
-    enforced no longer is.
+    enforced no longer is. Decisions are gathered for a tick (``ticked``) at most, so that no answer waits for it.
 
     Args:
         model: whose decisions they are.
@@ -41,6 +42,7 @@ class Watching:
         self._rows = RowEncoder(model.encoder)
         self.watch = _restored(path, model.digest, config)
         self._desk: Desk | None = None
+        self._waiting: list[tuple[LiveEvent, LiveDecision]] = []
         self._dirty, self._saved_s = False, time.monotonic()
 
     def attach(self, desk: Desk) -> None:
@@ -53,13 +55,22 @@ class Watching:
 
     def decided(self, events: Sequence[LiveEvent], answers: Sequence[Answer]) -> None:
         """A batch was decided."""
-        new = [
+        self._waiting += [
             (event, answer.decision)
             for event, answer in zip(events, answers, strict=True)
             if not answer.repeated
         ]
+        if len(self._waiting) >= _AT_ONCE:
+            self.look()
+
+    def look(self) -> None:
+        """Shows the watch what was gathered, and acts on its alarms."""
+        self._act(self._shown())
+
+    def _shown(self) -> list[Alarm]:
+        new, self._waiting = self._waiting, []
         if not new:
-            return
+            return []
         rows = [{**e.attributes, "kind": e.kind, "host": e.host, "subject": e.subject} for e, _ in new]
         category, _ = self._rows.encode(rows)
         n = len(new)
@@ -72,10 +83,11 @@ class Watching:
             cells=np.full(n, category.shape[1], np.int64),
         )
         self._dirty = True
-        self._act(self.watch.observe(batch))
+        return self.watch.observe(batch)
 
     def label(self, desk: Desk, labels: Sequence[tuple[str, bool]]) -> int:
         """Takes in what was true of events; how many of them are remembered."""
+        self.look()
         known, alarms = self.watch.label(labels)
         self._dirty = True
         self._act(alarms)
@@ -83,17 +95,20 @@ class Watching:
 
     def resumed(self) -> None:
         """An operator ended shadow mode: if drift had led to it, what comes now is what is usual."""
+        self._shown()  # of what came before; its alarms must not undo what the operator just did
         if self.watch.raised:
             self.watch.renew()
             self._dirty = True
 
     def ticked(self) -> None:
-        """Saves the state now and then."""
+        """Looks, and saves the state now and then."""
+        self.look()
         if self._dirty and time.monotonic() - self._saved_s >= _SAVED_EVERY_S:
             self.save()
 
     def save(self) -> None:
-        """Writes the state."""
+        """Looks, and writes the state."""
+        self.look()
         write_json(self._path, {"model": self._model, "watch": self.watch.to_json()})
         self._dirty, self._saved_s = False, time.monotonic()
 
