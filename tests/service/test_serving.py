@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from service.ledgers import verified
 from service.models import ENCODER, events, model
 
 from phalanx.errors import DataError, RunError, UsageError
+from phalanx.service import serving
+from phalanx.service.desk import DeskConfig
 from phalanx.service.drift import WatchConfig
 from phalanx.service.ledger import read_entries
 from phalanx.service.ledger_bodies import event_to_json
@@ -170,6 +173,35 @@ def test_a_service_over_its_life(tmp_path: Path) -> None:
     service = Service.open(replace(enforcing, slots=None), lambda: made)
     assert service.notice == str(folder / "tokens") and service.desk.engine.config.slots == 64
     service.close()
+
+
+def test_what_the_desk_has_let_go_of_is_decided_once_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "DeskConfig", partial(DeskConfig, remembered=8))
+    folder, made = tmp_path / "live", model()
+    same = ("id", "verdict", "score", "quorum", "height")
+
+    def told(live: Running, prefix: str) -> tuple[list[Any], set[bool]]:
+        results = live.post("/v1/events", sent(40, prefix), "ingest")["results"]
+        return [[result[name] for name in same] for result in results], {r["repeated"] for r in results}
+
+    live = Running(config(folder), made)
+    first, repeated = told(live, "a")
+    assert repeated == {False} and told(live, "b")[1] == {False}
+    assert live.get(f"/v1/decisions/{first[-1][0]}")  # the store has them all
+    height = live.service.desk.ledger.head.height
+    assert first[0][0] not in live.service.desk.known and told(live, "a") == (first, {True})
+    assert live.service.desk.ledger.head.height == height
+    other = {**sent(1, "a")[0], "subject": "another process"}
+    assert live.post("/v1/events", other, "ingest")["results"][0]["error"]["code"] == "id-taken"
+    metrics = live.client.get("/metrics", headers=live.headers["read"]).text
+    assert 'phalanx_events_total{outcome="repeated"} 41.0' in metrics.splitlines()
+    live.end()
+    live = Running(config(folder), made)  # and over a restart
+    assert first[0][0] not in live.service.desk.known
+    assert told(live, "a") == (first, {True})
+    live.end()
 
 
 def test_too_little_memory_leaves_no_settings_behind(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ queries all follow from it, and are brought up to it at every start (a snapshot 
 import contextlib
 import logging
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from phalanx.errors import DataError, RunError, UsageError
 from phalanx.service.clock import Clock
 from phalanx.service.commands import Command, commands_of
 from phalanx.service.engine import Engine, EngineConfig
+from phalanx.service.known import Known
 from phalanx.service.ledger import Ledger, LedgerFullError, read_entries
 from phalanx.service.ledger_bodies import batch_body, counted, decisions_of, events_of
 from phalanx.service.ledger_entry import Entry
@@ -59,12 +60,12 @@ class DeskConfig:
     Attributes:
         engine: bounds of the memory.
         snapshot_every: events between snapshots: what a restart has to decide again, at most about that many.
-        remembered: ids of decided events that are known again.
+        remembered: of the latest events, whose decisions are in memory, at least; ``Recall`` finds older ones.
     """
 
     engine: EngineConfig = EngineConfig()
     snapshot_every: int = 50_000
-    remembered: int = 100_000
+    remembered: int = 50_000
 
 
 class Desk:
@@ -89,6 +90,9 @@ class Desk:
         indexed: the last height that the index has.
         sent: the last height whose commands were taken.
         network: who decides, where that is not the committee here.
+
+    Attributes:
+        known: decisions on the latest events; not while ``decide`` answers are any let go of.
 
     Raises:
         RunError: the ledger holds decisions that this model does not come to again.
@@ -115,7 +119,7 @@ class Desk:
         self.ledger, self.config = ledger, config
         self._folder, self._ledger_folder = folder, ledger_folder
         self._model, self._send, self._index = model, send, index
-        self._known: OrderedDict[str, tuple[int, LiveDecision]] = OrderedDict()
+        self.known = Known(config.remembered)
         self._due: deque[tuple[int, LiveEvent, LiveDecision]] = deque()  # written down, not considered yet
         self._since_snapshot = 0
         self._network, self._network_height, self._accused = network, 0, 0
@@ -147,7 +151,7 @@ class Desk:
             LedgerBrokenError: nothing can be decided until the service is started anew.
         """
         self._consider_due()
-        fresh = {event.id: event for event in reversed(events) if event.id not in self._known}
+        fresh = {event.id: event for event in reversed(events) if event.id not in self.known}
         new = [event for event in events if fresh.pop(event.id, None) is not None]
         outcomes: dict[str, Outcome] = {}
         if new:
@@ -156,7 +160,7 @@ class Desk:
             )
         answers = []
         for event in events:
-            height, decision = self._known[event.id]
+            height, decision = self.known[event.id]
             outcome = outcomes.pop(event.id, None)
             # a client that got no answer asks again: what had not been considered then is now, and nothing twice
             answers.append(
@@ -164,6 +168,7 @@ class Desk:
                     decision, height, outcome or self._considered(decision, event, height), outcome is None
                 )
             )
+        self.known.let_go()
         return answers
 
     def tick(self) -> None:
@@ -172,6 +177,7 @@ class Desk:
             self._consider_due()
             if self._network is not None:
                 self._look(self._network)
+        self.known.let_go()
         self.act(lambda safety: safety.tick())
 
     def _look(self, network: Remote) -> None:
@@ -191,7 +197,7 @@ class Desk:
         try:
             return self._written(events, decisions, self._model.committee.f)
         except LedgerFullError:
-            if events[0].id not in self._known:
+            if events[0].id not in self.known:
                 self._catch_up(None)  # what was decided and not written down never was
             raise
 
@@ -231,7 +237,7 @@ class Desk:
         events, told = events_of(entry.body), decisions_of(entry.body)
         again, seen = [], set()
         for place, (event, each) in enumerate(zip(events, told, strict=True)):
-            known = self._known.get(event.id)
+            known = self.known.get(event.id)
             if event.id in seen or (known is not None and (known[1].quorum or not each.quorum)):
                 again.append(place)
             seen.add(event.id)
@@ -310,9 +316,7 @@ class Desk:
 
     def _remember(self, height: int, decisions: Sequence[LiveDecision]) -> None:
         for decision in decisions:
-            self._known[decision.event_id] = (height, decision)
-        while len(self._known) > self.config.remembered:
-            self._known.popitem(last=False)
+            self.known.put(decision.event_id, height, decision)
 
     def _journal(self, bodies: Sequence[Mapping[str, Any]]) -> None:
         self.ledger.append_many([("operator", body) for body in bodies])
@@ -348,6 +352,7 @@ class Desk:
                 decided += len(events)
             events, decisions = counted(entry.body, events, decisions)
             self._remember(entry.height, decisions)
+            self.known.let_go()
             self._due += [
                 (entry.height, event, decision)
                 for event, decision in zip(events, decisions, strict=True)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from phalanx.service.admission import Admission, Reason, Refused
 from phalanx.service.desk import Answer
 from phalanx.service.metrics import Metrics
+from phalanx.service.recall import Recall
 from phalanx.service.records import LiveEvent
 from phalanx.service.replies import EventResult, event_result
 from phalanx.service.worker import Failed, UnavailableError, Worker
@@ -23,10 +24,13 @@ class Intake:
         admission: what is admitted; from now on used by the event loop's thread alone.
         worker: who decides.
         metrics: where it is counted.
+        recall: knows what was decided long ago.
     """
 
-    def __init__(self, admission: Admission, worker: Worker, metrics: Metrics) -> None:
-        self.admission, self.worker, self.metrics = admission, worker, metrics
+    def __init__(
+        self, admission: Admission, worker: Worker, metrics: Metrics, recall: Recall | None = None
+    ) -> None:
+        self.admission, self.worker, self.metrics, self._recall = admission, worker, metrics, recall
 
     async def results(
         self, items: Sequence[tuple[str, bytes]], *, key: str = "", first: int = 0, patient: bool = False
@@ -52,9 +56,14 @@ class Intake:
                 events[index] = admitted
             if index % _AT_ONCE == _AT_ONCE - 1:
                 await asyncio.sleep(0)
-        if events:
-            answers = await self._decided(list(events.values()), patient)
-            found |= zip(events, answers, strict=True)
+        if events and self._recall is not None:
+            recalled = await self._recall.answers(events)
+            self.metrics.recalled(len(recalled))
+            found |= recalled
+        new = {index: event for index, event in events.items() if index not in found}
+        if new:
+            answers = await self._decided(list(new.values()), patient)
+            found |= zip(new, answers, strict=True)
             self.metrics.events("failed", sum(isinstance(each, Failed) for each in answers))
         results = [
             event_result(index, events.get(index), found[index]) for index in range(first, first + len(items))

@@ -109,7 +109,7 @@ class Metrics:
             dict.fromkeys(EVENT_OUTCOMES, 0)
         )  # its keys never change: threads read
         self._verdicts: Counter[str] = Counter()
-        self._pages = 0
+        self._pages = self._recalled = 0
         self._decide = Histogram(
             "phalanx_decide_seconds",
             "Time of one batch at the desk",
@@ -149,6 +149,10 @@ class Metrics:
         """Events came to an end of ``EVENT_OUTCOMES``."""
         self._events[outcome] += count
 
+    def recalled(self, count: int) -> None:
+        """Events were repeated that had been decided long ago; told by another thread than ``batch``."""
+        self._recalled += count
+
     def batch(self, answers: Sequence[Answer], took_s: float) -> None:
         """A batch was decided."""
         self._decide.observe(took_s)
@@ -167,6 +171,7 @@ class Metrics:
         source = self.source
         status = source.status()
         events = {**self._events, "dropped": source.dropped()}
+        events["repeated"] += self._recalled
         events["refused"] = sum(source.admission.get(reason.value, 0) for reason in Reason)
         counts = status.counts
         yield _counter("events", "Events by what became of them", "outcome", events, EVENT_OUTCOMES)

@@ -37,6 +37,7 @@ from phalanx.service.ledger import Ledger
 from phalanx.service.metrics import Metrics, Source
 from phalanx.service.model import Model
 from phalanx.service.outbox import Outbox
+from phalanx.service.recall import Recall
 from phalanx.service.records import LiveEvent
 from phalanx.service.redaction import redact, redact_event
 from phalanx.service.serve_config import ServeConfig
@@ -302,7 +303,11 @@ class Service:
         self, ledger: Ledger, tokens: TokenFile, store: Store, indexer: Indexer, outbox: Outbox
     ) -> Backend:
         worker, config, watching = self.worker, self.config, self.watching
-        intake = Intake(Admission(redact_event, self._clock.wall_ns), worker, self.metrics)
+        admission, recall = (
+            Admission(redact_event, self._clock.wall_ns),
+            Recall(self.desk.known.passing, store),
+        )
+        intake = Intake(admission, worker, self.metrics, recall)
         self.metrics.source = Source(
             lambda: replace(worker.status, synced=ledger.synced),
             admission=intake.admission.counts,

@@ -239,6 +239,17 @@ class Store:
         found = self._page(query, 1).items
         return found[0] if found else None
 
+    def by_ids(self, event_ids: Sequence[str]) -> tuple[Found, ...]:
+        """The latest decision on an event of each of these ids, where there is one."""
+        columns = self.tables.decisions.c
+        query = self.tables.decisions.select().where(
+            columns.event_id.in_([plain(each) for each in event_ids])
+        )
+        with self.reading() as connection:
+            rows = connection.execute(query.order_by(columns.key)).all()
+        found = {each.event.id: each for each in map(_found, rows)}  # of several the last stays
+        return tuple(found[each] for each in event_ids if each in found)
+
     def find(
         self,
         *,
