@@ -193,10 +193,13 @@ def test_what_the_desk_has_let_go_of_is_decided_once_too(
     height = live.service.desk.ledger.head.height
     assert first[0][0] not in live.service.desk.known and told(live, "a") == (first, {True})
     assert live.service.desk.ledger.head.height == height
+    # what is repeated beside events that push it out of memory
+    mixed = live.post("/v1/events", [*sent(40, "b")[-8:], *sent(30, "c")], "ingest")["results"]
+    assert [result["repeated"] for result in mixed] == [True] * 8 + [False] * 30
     other = {**sent(1, "a")[0], "subject": "another process"}
     assert live.post("/v1/events", other, "ingest")["results"][0]["error"]["code"] == "id-taken"
     metrics = live.client.get("/metrics", headers=live.headers["read"]).text
-    assert 'phalanx_events_total{outcome="repeated"} 41.0' in metrics.splitlines()
+    assert 'phalanx_events_total{outcome="repeated"} 49.0' in metrics.splitlines()
     live.end()
     live = Running(config(folder), made)  # and over a restart
     assert first[0][0] not in live.service.desk.known
