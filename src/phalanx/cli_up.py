@@ -143,7 +143,7 @@ class Up(ServiceOptions):
             config = replace(self.service(folder / _GATEWAY), patience_s=self.quorum_s)
             if network.remote:  # it serves without them, too: alerts, undo, what ends in time
                 return serve(config, self._model(run), network=network)
-            _LOG.info("%s: waiting for %d of %d nodes", folder, network.chain.quorum, members)
+            _LOG.info("%s: waiting until %d of its %d nodes run", folder, network.chain.quorum, members)
             with network:
                 return serve(config, self._model(run), network=network)
 

@@ -26,9 +26,17 @@ from phalanx.service.worker import QueueConfig, Worker
 
 NOW = 1_800_000_000_000_000_000
 SECRET = "hunter2-hunter2"
+NDJSON = {"content_type": "application/x-ndjson"}
 QUEUE, CONFIG, LIMITS = QueueConfig(tick_s=0.05), HttpConfig(body_s=5.0, idle_s=5.0), Limits()
 TOKENS = {scope: f"{scope}-token".ljust(40, "x") for scope in SCOPES}
 _LINES = "\n".join(f"{s} sha256:{hashlib.sha256(t.encode()).hexdigest()} {s}er" for s, t in TOKENS.items())
+
+
+def code(answer: Any) -> str:
+    """The code of an error, which has the one form."""
+    body = answer.json()
+    assert set(body) == {"error"} and set(body["error"]) == {"code", "message", "remedy"}
+    return str(body["error"]["code"])
 
 
 def redact_event(event: LiveEvent) -> LiveEvent:
@@ -157,3 +165,45 @@ def sent(number: int | str, **changes: Any) -> dict[str, Any]:
 def lines(events: Sequence[Any]) -> bytes:
     """Events as lines."""
     return b"".join(json.dumps(event).encode() + b"\n" for event in events)
+
+
+class Raw:
+    """A client that speaks ASGI itself: what it sends, and when, is the test's to say."""
+
+    def __init__(self, messages: list[dict[str, Any]], *, then_wait: bool = False) -> None:
+        self.messages, self.received, self.then_wait = messages, 0, then_wait
+        self.parts: list[tuple[int, bytes]] = []
+
+    def ask(
+        self, here: Site, method: str, path: str, headers: dict[bytes, bytes], token: str = ""
+    ) -> tuple[int, dict[bytes, bytes], bytes]:
+        found: dict[str, Any] = {"status": 0, "headers": []}
+        given = [*headers.items(), *([(b"authorization", f"Bearer {token}".encode())] if token else [])]
+        scope = {
+            "type": "http",
+            "method": method,
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "headers": given,
+            "scheme": "http",
+            "http_version": "1.1",
+            "root_path": "",
+        }
+
+        async def receive() -> dict[str, Any]:
+            if self.received < len(self.messages):
+                self.received += 1
+                return self.messages[self.received - 1]
+            if self.then_wait:
+                await asyncio.sleep(60)
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                found.update(status=message["status"], headers=message["headers"])
+            elif message.get("body"):
+                self.parts.append((self.received, message["body"]))
+
+        asyncio.run(here.app(scope, receive, send))
+        return found["status"], dict(found["headers"]), b"".join(part for _, part in self.parts)

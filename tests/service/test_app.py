@@ -9,12 +9,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from service.apps import NOW, SECRET, TOKENS, Site, lines, sent, site
+from service.apps import NDJSON, NOW, SECRET, TOKENS, Raw, code, lines, sent, site
 from service.desks import HandDesk
 
-from phalanx.service.admission import Limits
 from phalanx.service.endpoints import HttpConfig
 from phalanx.service.ledger import LedgerBrokenError, LedgerFullError
 from phalanx.service.openapi import PATHS
@@ -22,18 +19,11 @@ from phalanx.service.policy import SafetyPolicy
 from phalanx.service.tokens import SCOPES
 from phalanx.service.worker import QueueConfig
 
-NDJSON = {"content_type": "application/x-ndjson"}
 ENFORCING = SafetyPolicy(enforce=True)
 
 
 def concrete(path: str) -> str:
     return path.replace("{event_id:path}", "e1").replace("{restriction_id}", "r-1")
-
-
-def code(answer: Any) -> str:
-    body = answer.json()
-    assert set(body) == {"error"} and set(body["error"]) == {"code", "message", "remedy"}
-    return str(body["error"]["code"])
 
 
 # --- who may ask ------------------------------------------------------------------------------------------------
@@ -314,98 +304,6 @@ def test_a_broken_ledger_answers_503_and_ends() -> None:
         assert here.ask("POST", "/v1/kill", "").status_code == 503
 
 
-# --- operators --------------------------------------------------------------------------------------------------
-
-
-def test_a_quarantine_waits_is_approved_and_undone() -> None:
-    with site(HandDesk(ENFORCING)) as here:
-        result = here.ask("POST", "/v1/events", "", sent(1, want="quarantine")).json()["results"][0]
-        assert (result["verdict"], result["effect"], result["reasons"]) == ("quarantine", "ask", ["approval"])
-        name = result["restriction"]
-        listed = here.ask("GET", "/v1/restrictions").json()["restrictions"]
-        assert [(each["id"], each["state"]) for each in listed] == [(name, "pending")] and listed[0][
-            "ends_ns"
-        ] > NOW
-        approved = here.ask("POST", f"/v1/restrictions/{name}/approve", "", {"why": "seen\nit"}).json()
-        assert (approved["state"], approved["by"], approved["why"]) == ("active", "approveer", "seen\\x0ait")
-        assert here.metric("restrictions", state="active") == 1
-        assert here.ask("POST", f"/v1/restrictions/{name}/deny").status_code == 409
-        assert here.ask("POST", f"/v1/restrictions/{name}/undo").json()["state"] == "lifted"
-        assert here.ask("GET", "/v1/restrictions").json()["restrictions"] == []
-        every = here.ask("GET", "/v1/restrictions?state=all").json()["restrictions"]
-        assert [each["state"] for each in every] == ["lifted"]
-        for action in ("approve", "deny", "undo"):
-            assert here.ask("POST", f"/v1/restrictions/r-none/{action}").status_code == 404
-
-
-def test_the_switch_stops_everything_at_once() -> None:
-    with site(HandDesk(ENFORCING)) as here:
-        assert (
-            here.ask("POST", "/v1/events", "", sent(1, want="block")).json()["results"][0]["effect"]
-            == "block"
-        )
-        killed = here.ask("POST", "/v1/kill", "", {"why": "a drill"}).json()
-        assert killed == {"mode": "enforce", "killed": True, "fallback": ""}
-        assert here.ask("GET", "/v1/restrictions").json()["restrictions"] == []
-        after = here.ask("POST", "/v1/events", "", sent(2, want="block", subject="q")).json()["results"][0]
-        assert (after["effect"], after["reasons"]) == ("alert", ["killed"])
-        assert here.ask("GET", "/healthz", None).json()["notes"] == ["killed"]
-        assert here.metric("killed") == 1
-        assert here.ask("POST", "/v1/release").json()["killed"] is False
-        last = here.ask("POST", "/v1/events", "", sent(3, want="block", subject="r")).json()["results"][0]
-        assert last["effect"] == "block"
-
-
-def test_the_mode_is_changed_and_told() -> None:
-    with site(HandDesk(ENFORCING)) as here:
-        shadow = here.ask("POST", "/v1/mode", "", {"mode": "shadow"}).json()
-        assert shadow["mode"] == "shadow" and shadow["fallback"] == "killer asked for it"
-        result = here.ask("POST", "/v1/events", "", sent(1, want="block")).json()
-        assert result["mode"] == "shadow"
-        assert (result["results"][0]["effect"], result["results"][0]["would"]) == ("none", "block")
-        assert here.ask("GET", "/healthz", None).json() == {
-            "status": "ok",
-            "mode": "shadow",
-            "notes": ["fallback"],
-        }
-        assert here.ask("POST", "/v1/mode", "", {"mode": "enforce"}).json()["mode"] == "enforce"
-    with site() as here:
-        assert here.ask("POST", "/v1/mode", "", {"mode": "enforce"}).status_code == 409
-
-
-@pytest.mark.parametrize(
-    ("path", "body"),
-    [
-        ("/v1/mode", b""),
-        ("/v1/mode", b"{}"),
-        ("/v1/mode", b'{"mode": "off"}'),
-        ("/v1/mode", b'{"mode": "shadow", "more": 1}'),
-        ("/v1/kill", b"[]"),
-        ("/v1/kill", b'{"why": 7}'),
-        ("/v1/kill", b'{"why": "' + b"x" * 501 + b'"}'),
-        ("/v1/kill", b'{"why": "\xff"}'),
-        ("/v1/labels", b"[]"),
-        ("/v1/labels", b'[{"id": "e"}]'),
-        ("/v1/labels", b'[{"id": "e", "malicious": 1}]'),
-        ("/v1/labels", b"[" * 5000),
-    ],
-)
-def test_an_operators_body_is_of_one_form(path: str, body: bytes) -> None:
-    with site() as here:
-        answer = here.ask("POST", path, "", body)
-        assert (answer.status_code, code(answer)) == (400, "bad-request")
-        assert not here.worker.status.killed
-
-
-def test_labels_are_handed_on() -> None:
-    taken: list[tuple[str, bool]] = []
-    with site(label=lambda desk, labels: taken.extend(labels) or 1) as here:
-        answer = here.ask(
-            "POST", "/v1/labels", "", [{"id": "a", "malicious": True}, {"id": "b", "malicious": False}]
-        )
-        assert answer.json() == {"taken": 1, "unknown": 1} and taken == [("a", True), ("b", False)]
-
-
 # --- reading ----------------------------------------------------------------------------------------------------
 
 
@@ -460,6 +358,8 @@ def test_nothing_else_is_there() -> None:
         ):
             answer = here.ask(method, path)
             assert (answer.status_code, code(answer)) == (status, reason)
+            allowed = answer.headers.get("allow", "")
+            assert bool(allowed) == (status == 405) and allowed in answer.json()["error"]["message"]
 
 
 def test_every_answer_bears_what_keeps_browsers_off() -> None:
@@ -485,132 +385,3 @@ def test_an_error_nobody_foresaw_is_ours_too(caplog: pytest.LogCaptureFixture) -
         assert here.metric("requests_refused_total", reason="internal") == 1
         assert "ZeroDivisionError" in caplog.text and "division by zero" not in caplog.text
         assert here.ask("GET", "/healthz", None).status_code == 200
-
-
-# --- streams ----------------------------------------------------------------------------------------------------
-
-
-class Raw:
-    """A client that speaks ASGI itself: what it sends, and when, is the test's to say."""
-
-    def __init__(self, messages: list[dict[str, Any]], *, then_wait: bool = False) -> None:
-        self.messages, self.received, self.then_wait = messages, 0, then_wait
-        self.parts: list[tuple[int, bytes]] = []
-
-    def ask(
-        self, here: Site, method: str, path: str, headers: dict[bytes, bytes], token: str = ""
-    ) -> tuple[int, dict[bytes, bytes], bytes]:
-        found: dict[str, Any] = {"status": 0, "headers": []}
-        given = [*headers.items(), *([(b"authorization", f"Bearer {token}".encode())] if token else [])]
-        scope = {
-            "type": "http",
-            "method": method,
-            "path": path,
-            "raw_path": path.encode(),
-            "query_string": b"",
-            "headers": given,
-            "scheme": "http",
-            "http_version": "1.1",
-            "root_path": "",
-        }
-
-        async def receive() -> dict[str, Any]:
-            if self.received < len(self.messages):
-                self.received += 1
-                return self.messages[self.received - 1]
-            if self.then_wait:
-                await asyncio.sleep(60)
-            return {"type": "http.disconnect"}
-
-        async def send(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                found.update(status=message["status"], headers=message["headers"])
-            elif message.get("body"):
-                self.parts.append((self.received, message["body"]))
-
-        asyncio.run(here.app(scope, receive, send))
-        return found["status"], dict(found["headers"]), b"".join(part for _, part in self.parts)
-
-
-def stream(here: Site, parts: list[bytes], **given: Any) -> tuple[list[Any], Raw]:
-    messages = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
-    if not given.get("then_wait"):
-        messages.append({"type": "http.request", "body": b"", "more_body": False})
-    raw = Raw(messages, **given)
-    headers = {b"content-type": b"application/x-ndjson"}
-    status, got, body = raw.ask(here, "POST", "/v1/stream", headers, TOKENS["ingest"])
-    assert status == 200 and got[b"content-type"] == b"application/x-ndjson"
-    return [json.loads(line) for line in body.splitlines()], raw
-
-
-def test_a_stream_is_answered_while_it_comes() -> None:
-    with site() as here:
-        found, raw = stream(here, [lines([sent(n)]) for n in range(5)])
-        assert [each["id"] for each in found] == [f"e{n}" for n in range(5)]
-        # the answer to the first line came before the second line was read
-        assert [received for received, _ in raw.parts] == [1, 2, 3, 4, 5]
-
-
-@given(cuts=st.lists(st.integers(1, 900), max_size=12))
-def test_how_a_stream_is_cut_makes_no_difference(cuts: list[int]) -> None:
-    body = (
-        lines([sent(0), sent(1, kind=""), 7])
-        + b"\n  \r\n"
-        + lines([sent(2), sent(3)])
-        + json.dumps(sent(4)).encode()
-    )
-    ends = sorted({min(cut, len(body)) for cut in cuts} | {len(body)})
-    with site() as here:
-        found, _ = stream(here, [body[a:b] for a, b in zip([0, *ends], ends, strict=False)])
-    names = [each.get("id") or each["error"]["code"] for each in found]
-    assert names == ["e0", "empty-field", "not-an-object", "e2", "e3", "e4"]
-    assert [each["index"] for each in found] == list(range(6))
-    assert found[1]["error"]["message"].startswith("line 2: ")
-
-
-def test_a_line_without_an_end_takes_no_memory() -> None:
-    with site(limits=Limits(event_bytes=1000)) as here:
-        parts = [lines([sent(0)]), *[b"x" * 500] * 50, b"\n" + lines([sent(1)]), b"y" * 2000]
-        found, _ = stream(here, parts)
-        names = [each.get("id") or each["error"]["code"] for each in found]
-        assert names == ["e0", "too-large", "e1", "too-large"]
-        assert here.metric("events_refused_total", reason="too-large") == 2
-
-
-def test_a_stream_waits_for_room() -> None:
-    desk = HandDesk()
-    desk.gate.clear()
-    with site(desk, queue=QueueConfig(events=2, tick_s=0.05)) as here:
-        first = here.worker.submit([])
-        assert first.result(5) == [] if first.done() else True
-        other = threading.Thread(target=here.ask, args=("POST", "/v1/events", "", [sent("a"), sent("b")]))
-        other.start()
-        while here.worker.depth < 2:
-            time.sleep(0.005)
-        threading.Timer(0.2, desk.gate.set).start()
-        found, _ = stream(here, [lines([sent(n)]) for n in range(4)])
-        other.join(30)
-        assert [each["id"] for each in found] == ["e0", "e1", "e2", "e3"]
-
-
-def test_a_stream_that_says_nothing_is_ended() -> None:
-    with site(config=HttpConfig(idle_s=0.1)) as here:
-        found, _ = stream(here, [lines([sent(0)])], then_wait=True)
-        assert found[0]["id"] == "e0" and found[1]["error"]["code"] == "too-slow"
-
-
-def test_a_stream_ends_when_the_service_does() -> None:
-    with site() as here:
-        here.backend.stopping.set()
-        found, _ = stream(here, [], then_wait=True)
-        assert found == [{"error": found[0]["error"]}] and found[0]["error"]["code"] == "stopping"
-
-
-def test_a_stream_ends_where_nothing_can_be_decided() -> None:
-    desk = HandDesk()
-    desk.errors = [LedgerBrokenError("gone")]
-    with site(desk) as here:
-        found, _ = stream(here, [lines([sent(n)]) for n in range(3)])
-        assert found[0]["error"]["code"] == "failed" and found[1]["error"]["code"] in ("failed", "stopping")
-        # the second may have been taken before it was known that nothing can be decided; then the third was not
-        assert len(found) in (2, 3) and found[-1]["error"]["code"] in ("failed", "stopping")

@@ -98,7 +98,7 @@ def test_a_new_token_is_kept_as_its_hash_alone(tmp_path: Path) -> None:
     assert token not in path.read_text() and path.stat().st_mode & 0o777 == 0o600
     found = Tokens.load(path)
     assert found.caller(token) == Caller("sensors", frozenset({"ingest"})) and found.caller(PLAIN) is not None
-    with pytest.raises(UsageError, match="already"):
+    with pytest.raises(UsageError, match="of the name sensors already"):
         new_token(path, "sensors", ("read",))
     for name, scopes in (
         ("a b", ("read",)),
@@ -107,7 +107,7 @@ def test_a_new_token_is_kept_as_its_hash_alone(tmp_path: Path) -> None:
         ("", ("read",)),
         ("a\nread", ("read",)),
     ):
-        with pytest.raises(UsageError):
+        with pytest.raises(UsageError, match="--new-token"):  # and no line that the file does not have
             new_token(path, name, scopes)
     assert Tokens.load(path).names == ("ann", "sensors")
     assert [each.name for each in path.parent.iterdir()] == ["tokens"]  # no temporary file is left

@@ -190,6 +190,10 @@ def test_destinations_are_read_with_their_secrets(tmp_path: Path) -> None:
         (GOOD.replace('name = "soc"\n', ""), "no name; give name"),
         (GOOD.replace('"soc"', "3"), "name = 3 is of another type"),
         (GOOD + "timeout_s = true\n", "of another type"),
+        (
+            GOOD.replace("https", "http"),
+            "webhooks.toml: destination 1: destination soc: http to another machine",
+        ),
         (GOOD + GOOD, "two destinations of the name 'soc'"),
     ],
 )

@@ -52,11 +52,10 @@ def _handle_errors(app: Any, metrics: Metrics) -> None:
     async def http(request: Any, error: Any) -> Any:
         code = {404: "not-found", 405: "not-allowed"}.get(error.status_code, "bad-request")
         headers = {name: value for name, value in (error.headers or {}).items() if name.lower() == "allow"}
-        return answered(
-            ApiError(
-                error.status_code, code, "there is nothing like that here", "See GET /openapi.json", headers
-            )
-        )
+        what = "there is nothing like that here"
+        if headers:
+            what = f"this path is asked by another method: {', '.join(headers.values())}"
+        return answered(ApiError(error.status_code, code, what, "See GET /openapi.json", headers))
 
     async def invalid(request: Any, error: Any) -> Any:
         return answered(

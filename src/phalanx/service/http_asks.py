@@ -58,6 +58,14 @@ class Label(msgspec.Struct, forbid_unknown_fields=True):
     malicious: bool
 
 
+_WHY_FORM = f'"why": a text of at most {_LONGEST_WHY} characters'
+_FORMS = {
+    Why: f"nothing, or an object with {_WHY_FORM}",
+    NewMode: f'an object with "mode": "shadow" or "enforce", and, if you like, {_WHY_FORM}',
+    list[Label]: 'an array of objects, each with "id": an event\'s, and "malicious": true or false',
+}
+
+
 def asked(body: bytes, kind: Any) -> Any:
     """The JSON of a body.
 
@@ -68,7 +76,7 @@ def asked(body: bytes, kind: Any) -> Any:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
         raise ApiError(
-            400, "bad-request", "the body is not of the form that is expected", "See GET /openapi.json"
+            400, "bad-request", "the body is not of the form that is expected", f"Send {_FORMS[kind]}"
         ) from None
 
 

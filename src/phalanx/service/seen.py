@@ -51,7 +51,7 @@ class Seen:
         places = self._places(names)
         bits = (1 << (places & 7)).astype(np.uint8)
         young, old = ((part[places >> 3] & bits).astype(bool).all(axis=1) for part in self._parts)
-        return [names[at] for at in np.flatnonzero(young | old)]
+        return [names[at] for at in np.flatnonzero(young | old).tolist()]
 
     def _blank(self) -> np.ndarray:
         return np.zeros(self.capacity * _BITS // 8, np.uint8)

@@ -165,8 +165,12 @@ def new_token(path: Path, name: str, scopes: Collection[str]) -> str:
         raise UsageError(
             "a token needs a name without spaces, and a scope; see --new-token NAME --scope SCOPE"
         )
+    _entry(line.split(), "--new-token")
+    if name in Tokens.parse(text, str(path)).names:
+        raise UsageError(
+            f"{path}: there is a token of the name {name} already. Give another name, or delete its line first"
+        )
     together = f"{text}\n{line}\n" if text and not text.endswith("\n") else f"{text}{line}\n"
-    Tokens.parse(together, str(path))
     _write_private(path, together)
     return token
 

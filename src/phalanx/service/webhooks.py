@@ -244,14 +244,18 @@ def _destination(table: Any, path: Path, place: str) -> Destination:
     ca_file = str(path.parent / table["ca_file"]) if table.get("ca_file") else ""
     if ca_file and not Path(ca_file).is_file():
         raise DataError(f"{place}: ca_file {ca_file} is no file. Check the path")
-    return Destination(
-        name=table["name"],
-        url=table["url"],
-        sends=tuple(str(each) for each in table["sends"]),
-        secret=read_secret(path.parent / table["secret_file"]),
-        timeout_s=float(table.get("timeout_s", 10.0)),
-        ca_file=ca_file,
-    )
+    secret = read_secret(path.parent / table["secret_file"])
+    try:
+        return Destination(
+            name=table["name"],
+            url=table["url"],
+            sends=tuple(str(each) for each in table["sends"]),
+            secret=secret,
+            timeout_s=float(table.get("timeout_s", 10.0)),
+            ca_file=ca_file,
+        )
+    except UsageError as problem:
+        raise UsageError(f"{place}: {problem}") from None
 
 
 def _check_url(name: str, url: str) -> None:
