@@ -21,9 +21,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -119,25 +119,23 @@ def over_http(folder: Path, made: Model, count: int, size: int, clients: int) ->
         forms.append({**form.pop("attributes"), **form})
     bodies = [json.dumps(forms[i : i + size]).encode() for i in range(0, count, size)]
     headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
-    times: list[float] = []
-    lock = threading.Lock()
     where = urlsplit(about["url"]).netloc
 
-    def client(own: Sequence[bytes]) -> None:
+    def client(own: Sequence[bytes]) -> list[float]:
+        times: list[float] = []
         with contextlib.closing(http.client.HTTPConnection(where, timeout=600)) as connection:
             for body in own:
                 start = time.perf_counter()
                 while posted(connection, body, headers) == 429:
                     time.sleep(0.05)
-                with lock:
-                    times.append(time.perf_counter() - start)
+                times.append(time.perf_counter() - start)
+        return times
 
-    threads = [threading.Thread(target=client, args=(bodies[i::clients],)) for i in range(clients)]
     begun, cpu = time.perf_counter(), _cpu_s(about["pid"])
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(clients) as pool:
+        times = [
+            each for own in pool.map(client, [bodies[i::clients] for i in range(clients)]) for each in own
+        ]
     return _figures(np.array(times), count, time.perf_counter() - begun, _cpu_s(about["pid"]) - cpu)
 
 

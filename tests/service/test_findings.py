@@ -105,7 +105,7 @@ COMMANDS = {
 EXPECTED = {
     "alert": (1, 3, 19, 1, 4),
     "ask": (1, 3, 19, 1, 5),
-    "drop": (3, 3, 19, 4, 5),
+    "drop": (3, 3, 19, 3, 5),
     "deny": (1, 2, 2, 2, 4),
     "contain": (1, 2, 3, 2, 5),
     "contain after approval": (2, 2, 3, 2, 5),

@@ -22,7 +22,7 @@ from phalanx.service.ledger_bodies import batch_body
 from phalanx.service.outbox import Outbox
 from phalanx.service.policy import SafetyPolicy
 from phalanx.service.safety import Safety
-from phalanx.service.store import Found, Store
+from phalanx.service.store import Decided, Found, Store
 from phalanx.types import Verdict
 
 WANTS = ("allow", "alert", "block", "quarantine")
@@ -179,30 +179,77 @@ def test_a_slow_store_is_caught_up_from_the_ledger(
     clerk.close()
 
 
+class Noted:
+    """What an indexer does, in order: sizes of the batches of a transaction, actions of commands."""
+
+    def __init__(self, clerk: Clerk, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.done: list[list[Any]] = []
+        insert, put = clerk.store.insert_many, clerk.indexer._put
+
+        def inserted(given: Sequence[Decided]) -> int:
+            self.done.append([len(each.events) for each in given])
+            return insert(given)
+
+        def taken(commands: Sequence[Command], height: int) -> None:
+            self.done.append([command.action for command in commands])
+            put(commands, height)
+
+        monkeypatch.setattr(clerk.store, "insert_many", inserted)
+        monkeypatch.setattr(clerk.indexer, "_put", taken)
+
+
+@pytest.mark.parametrize("behind", [False, True])
 def test_batches_that_wait_together_are_stored_in_one_transaction(
-    clerk: Clerk, monkeypatch: pytest.MonkeyPatch
+    clerk: Clerk, monkeypatch: pytest.MonkeyPatch, behind: bool
 ) -> None:
-    """A single event a request must not cost a transaction each; commands in between keep their place."""
-    done: list[Any] = []
-    insert, put = clerk.store.insert_many, clerk.indexer._put
-    monkeypatch.setattr(
-        clerk.store, "insert_many", lambda given: done.append([len(b.events) for b in given]) or insert(given)
-    )
-    monkeypatch.setattr(
-        clerk.indexer, "_put", lambda *given: done.append([c.action for c in given[0]]) or put(*given)
-    )
+    """A single event a request must not cost a transaction each; commands go first."""
+    noted = Noted(clerk, monkeypatch)
     monkeypatch.setattr(indexing, "_AT_ONCE", 6)
-    clerk.indexer._behind = False  # else the ledger is read
+    clerk.indexer._behind = behind  # then all of it is read from the ledger
     for number, n in ((0, 1), (4, 1), (8, 1), (1, 1), (12, 1), (16, 4), (20, 1), (24, 1), (28, 9), (40, 1)):
         clerk.number = number
         clerk.decide(n)
     clerk.indexer.start()
     assert clerk.indexer.wait(60) and clerk.indexer.stop(60)
-    batches, commands = [d for d in done if isinstance(d[0], int)], [d for d in done if isinstance(d[0], str)]
-    assert done[:3] == [[1, 1, 1], ["alert"], [1, 1]]
+    batches = [part for part in noted.done if isinstance(part[0], int)]
+    commands = [part for part in noted.done if isinstance(part[0], str)]
+    assert noted.done == commands + batches and len(commands) == 10
     assert [size for part in batches for size in part] == [1, 1, 1, 1, 1, 4, 1, 1, 9, 1]
-    assert all(sum(part) <= 6 or len(part) == 1 for part in batches) and len(commands) == 10
-    assert len(everything(clerk.store)) == 21
+    assert len(batches) <= 5 and len(everything(clerk.store)) == 21
+    clerk.close()
+
+
+def test_commands_do_not_wait_for_what_there_is_to_catch_up_with(
+    clerk: Clerk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More batches come than may wait, and go on coming while the ledger is read: a block goes out all the same."""
+    monkeypatch.setattr(indexing, "_BATCHES", 4)
+    monkeypatch.setattr(indexing, "_AT_ONCE", 1)
+    rounds, insert = [0], clerk.store.insert_many
+
+    def slow(given: Sequence[Decided]) -> int:
+        rounds[0] += 1
+        if rounds[0] == 3:  # in the midst of the ledger
+            clerk.number = 1
+            clerk.decide(1)
+        if rounds[0] < 40:
+            for _ in range(5):
+                clerk.number = 4
+                clerk.decide(1)
+        elif rounds[0] == 40:
+            seen.extend(clerk.put)
+        return insert(given)
+
+    seen: list[Command] = []
+    monkeypatch.setattr(clerk.store, "insert_many", slow)
+    for _ in range(20):
+        clerk.number = 4
+        clerk.decide(1)
+    clerk.indexer.start()
+    soon(lambda: rounds[0] >= 40)
+    assert [command.action for command in seen] == ["alert"]
+    assert clerk.indexer.wait(60)
+    assert clerk.store.last_height() == clerk.indexer._given and not clerk.indexer.lag
     clerk.close()
 
 
@@ -226,7 +273,7 @@ def test_a_store_that_is_away_loses_nothing(
     clerk.indexer.start()
     for n in (4, 4, 4):
         clerk.decide(n)
-    soon(lambda: not (clerk.indexer.lag or clerk.indexer.problem or clerk.indexer._waiting))
+    soon(lambda: not (clerk.indexer.lag or clerk.indexer.problem or clerk.indexer._batches))
     assert [(f.height, f.event) for f in everything(clerk.store)] == [
         (f.height, f.event) for f in expected(tmp_path, (4, 4, 4))
     ]
@@ -252,7 +299,7 @@ def test_old_decisions_are_forgotten(clerk: Clerk, monkeypatch: pytest.MonkeyPat
         clerk.folder / "ledger",
         lambda: clerk.ledger.head.height,
         put=lambda commands, height: None,
-        wall_ns=lambda: 10**18 + days[0] * 86_400 * 10**9,
+        wall_ns=lambda: 10**18 + days[0] * 90_000 * 10**9,
         days=2.0,
     )
     kept = []

@@ -22,11 +22,11 @@ def test_the_latest_are_kept_and_the_others_are_passing(fewest: int, parts: list
             known.put(names[-1], len(names), decision(names[-1]))
         kept = [name for name in names if name in known]
         least = min(len(names), part + fewest)
-        assert kept == names[len(names) - len(kept) :] and len(kept) >= least  # none went in the midst of it
+        assert kept == names[len(names) - len(kept) :] and len(kept) >= least  # none went while it was put
         assert all(name in known for put, of in missing if len(names) - put < fewest for name in of)
         known.let_go()
         kept = [name for name in names if name in known]
-        assert min(fewest, len(names)) <= len(kept) <= 2 * (fewest + 12)
+        assert min(fewest, len(names)) <= len(kept) <= 2 * fewest + 12
         passing = set(known.passing.among(names))
         assert passing >= set(names) - set(kept)
         missing.append((len(names), set(names) - passing))

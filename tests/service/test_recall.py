@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,31 +56,39 @@ def test_of_several_decisions_the_latest_counts(store: Store) -> None:
     assert found[0].height == 9 and found[0].outcome == RESTRICTED
 
 
+def test_what_an_old_decision_led_to_may_not_be_known(store: Store) -> None:
+    store.insert(9, EVENTS[2:3], DECISIONS[2:3])
+    found = asyncio.run(Recall(forgotten("e2"), store).answers({0: EVENTS[2]}))
+    assert (found[0].outcome.effect, found[0].outcome.reasons) == (Effect.NONE, ("considered",))
+
+
 @pytest.mark.parametrize("how", ["away", "slow"])
 def test_a_store_that_does_not_answer_is_left_alone_for_a_while(
     store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, how: str
 ) -> None:
-    asked, answered = [], threading.Event()
+    """Nothing else waits for it: neither other threads of the loop, nor its end, nor those who ask meanwhile."""
+    asked, released = [], threading.Event()
 
     def fails(names: Any) -> Any:
         asked.append(list(names))
         if how == "away":
             raise DataError("the database is away")
-        answered.wait(60)
+        released.wait(60)
         return ()
 
-    recall, by_ids = Recall(forgotten("e1"), store, wait_s=0.05), store.by_ids
+    recall, by_ids = Recall(forgotten("e1"), store, wait_s=0.05, pause_s=60), store.by_ids
     monkeypatch.setattr(store, "by_ids", fails)
 
-    async def both() -> list[Any]:
-        try:
-            return [await recall.answers({0: EVENTS[1]}), await recall.answers({0: EVENTS[1]})]
-        finally:
-            answered.set()
+    async def several() -> list[Any]:
+        first = await asyncio.gather(*[recall.answers({0: EVENTS[1]}) for _ in range(9)])
+        return [*first, await recall.answers({0: EVENTS[1]})]
 
-    assert asyncio.run(both()) == [{}, {}] and asked == [["e1"]]
-    assert "the store does not answer" in caplog.text
+    begun = time.monotonic()
+    assert asyncio.run(several()) == [{}] * 10  # whose end waits for every thread of the loop's own
+    assert time.monotonic() - begun < 30 and caplog.text.count("does not say") == 1
+    assert len(asked) == (9 if how == "away" else 1)
+    released.set()
     monkeypatch.setattr(store, "by_ids", by_ids)
-    assert recall._away_until > 0
     recall._away_until = 0.0  # a while later
+    recall._wait_s = 60
     assert asyncio.run(recall.answers({0: EVENTS[1]}))

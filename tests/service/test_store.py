@@ -221,16 +221,33 @@ def test_queries_are_those_of_a_plain_list(
 
 def test_what_is_old_is_forgotten_and_heights_are_not(opens: Opens, database: str) -> None:
     store = opens(database)
-    day = 86_400 * 10**9
+    hour, day = 3_600 * 10**9, 86_400 * 10**9
     events = [dataclasses.replace(event_of(i), time_ns=(9 - i) * day) for i in range(10)]
     for i, event in enumerate(events):  # one a day; what they tell of is ever longer ago
         store.insert(i + 1, [event], [decision_of(event)])
-        assert store.forget(3, now_ns=i * day) == (i >= 3)
+        assert store.forget(3, now_ns=i * (day + hour)) == (i >= 3)
     assert ids(store.find()) == ["e9", "e8", "e7"] and store.last_height() == 10
-    assert store.forget(3, now_ns=9 * day) == 0
+    assert store.forget(3, now_ns=9 * (day + hour)) == 0
     assert not store.insert(2, [events[1]], [decision_of(events[1])])
     again = opens(database)
-    assert again.forget(3, now_ns=10 * day) == 1 and again.forget(3, now_ns=30 * day) == 2
+    assert again.forget(3, now_ns=10 * (day + hour)) == 1 and again.forget(3, now_ns=30 * day) == 2
+
+
+@pytest.mark.parametrize("minute", [0, 1, 59])
+def test_nothing_is_forgotten_before_its_time(opens: Opens, database: str, minute: int) -> None:
+    store = opens(database)
+    hour = 3_600 * 10**9
+    begun = 500_000 * hour + minute * hour // 60
+    store.insert(1, *batch([1]))
+    calls, deleted = [], 0
+    store.forget(1, now_ns=begun)
+    for passed in range(1, 40):  # every half an hour
+        now_ns = begun + 24 * hour + (passed - 20) * hour // 2
+        deleted += store.forget(1, now_ns=now_ns, between=lambda: calls.append(1))
+        if now_ns - begun < 24 * hour:
+            assert not deleted
+        elif now_ns - begun >= 26 * hour:
+            assert deleted == 1 and calls
 
 
 def test_old_events_of_today_are_kept(opens: Opens, database: str) -> None:

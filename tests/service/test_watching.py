@@ -40,7 +40,7 @@ class Asked(Desk):
 
 
 def test_decisions_are_shown_together_and_none_is_left_out(tmp_path: Path) -> None:
-    """By a tick, by so many, before labels and at the end; an operator's word outlives what came before it."""
+    """By a tick, by so many, before labels, when told to; an operator's word outlives what came before it."""
     limits = WatchConfig(reference=16, window=16, persist=1, score=0.4, brier=0, calibration=0)
     watching, desk = Watching(model(), limits, tmp_path / "drift.json"), Asked()
     watching.attach(desk)
@@ -79,5 +79,6 @@ def test_decisions_are_shown_together_and_none_is_left_out(tmp_path: Path) -> No
     assert desk.done[0] == "fall back" and "distribution" in desk.done[1] and len(desk.done) == 2
     assert watching.notes() == ("drift-score",)
     give(5, "g", 0.9)
+    watching.look()
     watching.save()
     assert json.loads((tmp_path / "drift.json").read_text())["watch"]["window"]["counts"][0] == 5

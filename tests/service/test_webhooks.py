@@ -53,7 +53,7 @@ def test_nothing_else_is(body: bytes, data: st.DataObject) -> None:
     with pytest.raises(SignatureError, match="not that of this message"):
         verify_signature(OTHER, headers, body, NOW)
     with pytest.raises(SignatureError, match="not that of this message"):
-        verify_signature([], headers, body, NOW)
+        verify_signature([OTHER, OTHER[::-1]], headers, body, NOW)
     for name, value in (("Phalanx-Id", "d-2"), ("Phalanx-Timestamp", "1800000001")):
         with pytest.raises(SignatureError, match="not that of this message"):
             verify_signature(SECRET, headers | {name: value}, body, NOW)

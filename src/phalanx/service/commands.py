@@ -15,8 +15,8 @@ from phalanx.verdicts import Verdict
 __all__ = ["Action", "Command", "commands_of", "key_of_beginning"]
 
 Action = Literal["deny", "contain", "allow", "ask", "drop", "alert", "page"]
-"""A restriction begins (deny, contain) or ends (allow), waits for approval (ask); a finding (alert); an operator is
-called (page)."""
+"""A restriction begins (deny, contain) or ends (allow), waits for approval (ask), never begins (drop); a finding
+(alert); an operator is called (page)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +25,12 @@ class Command:
 
     Attributes:
         key: names it; whoever gets it twice sees that by the key. At most 36 characters, as OpenC2 wants it.
-        action: deny or contain (a restriction begins), allow (it ends), ask (it waits for approval), alert (a finding),
-            page (an operator is called).
+        action: deny or contain (a restriction begins), allow (it ends), ask (it waits for approval), drop (it was
+            not approved), alert (a finding), page (an operator is called).
         at: when it came about.
         lane: commands of one lane arrive in their order: all that speak of one process are in one.
         subject_key: of one lane, a later command about the same thing makes an earlier unsent one void.
-        restriction: which, for the first four.
+        restriction: which, for the first five.
         event_id: of the event behind it, empty for pages.
         height: of the ledger's entry that holds the decision, 0 where there is none.
         reasons: rules that spoke.

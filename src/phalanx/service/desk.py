@@ -162,11 +162,9 @@ class Desk:
         for event in events:
             height, decision = self.known[event.id]
             outcome = outcomes.pop(event.id, None)
-            # a client that got no answer asks again: what had not been considered then is now, and nothing twice
+            repeated = outcome is None  # whatever it says now, it is not judged: it may be another's event
             answers.append(
-                Answer(
-                    decision, height, outcome or self._considered(decision, event, height), outcome is None
-                )
+                Answer(decision, height, outcome or self.safety.outcome_of(decision, height), repeated)
             )
         self.known.let_go()
         return answers
@@ -287,16 +285,15 @@ class Desk:
     def _consider_due(self) -> dict[str, Outcome]:
         """What is written down and was not considered yet leads to, in order; what cannot be written down stays due."""
         outcomes: dict[str, Outcome] = {}
+        height = 0
         while self._due:
             height, event, decision = self._due[0]
-            outcomes[event.id] = self._considered(decision, event, height)
+            outcomes[event.id] = outcome = self.safety.consider(decision, event, height)
+            self._send(outcome.commands)
             self._due.popleft()
+        if height:
+            self.safety.conclude(height)
         return outcomes
-
-    def _considered(self, decision: LiveDecision, event: LiveEvent, height: int) -> Outcome:
-        outcome = self.safety.consider(decision, event, height)
-        self._send(outcome.commands)
-        return outcome
 
     def act(self, action: Callable[[Safety], Sequence[Command]]) -> None:
         """What an operator does, and sends what follows from it."""
@@ -335,12 +332,14 @@ class Desk:
         begin, decided = self._restored(), 0
         bodies: list[tuple[int, Mapping[str, Any]]] = []
         heights = {begin.get("height", 0): begin.get("hash")}
-        for entry in read_entries(self._ledger_folder):
+        # where nothing but the engine has to come back, what came before its snapshot need not be read again
+        first = 1 if indexed is not None else max(1, begin.get("height", 0))
+        for entry in read_entries(self._ledger_folder, first):
             if entry.height in heights and heights[entry.height] != entry.hash:
                 raise RunError(f"{self._folder / _STATE}: a snapshot of another ledger; delete it")
             if entry.kind == "operator":
                 bodies.append((entry.height, entry.body))
-                considered = entry.body.get("height", 0)
+                considered = entry.body.get("height", 0) + (entry.body["act"] == "considered")
                 while self._due and self._due[0][0] < considered:
                     self._due.popleft()
             if entry.kind == "model":

@@ -1,7 +1,8 @@
 """What the desk decides goes into the store, in a thread of its own, so that a slow database slows no decision.
 
 The ledger is the truth: what the store lacks, after a kill or while its database was away, is read from there.
-Commands wait in memory until the store has taken them; after a kill the desk gives them again.
+Commands go before all else, whatever there is to catch up with; they wait in memory until the store has taken them, and
+after a kill the desk gives them again.
 """
 
 import logging
@@ -52,6 +53,24 @@ class _Read:
     body: Mapping[str, Any]
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
+    def note(self, entry: Entry) -> None:
+        """An entry that follows the batch, which may tell what one of its events led to."""
+        body = entry.body
+        if entry.kind == "operator" and body.get("height") == self.height and "would" in body:
+            restriction = body["restriction"]["id"] if "restriction" in body else ""
+            self.outcomes[body["event"]] = Outcome(
+                Effect(body["effect"]), Effect(body["would"]), tuple(body["reasons"]), restriction
+            )
+
+    def decided(self) -> Decided:
+        """The batch with what it led to, as far as that was told."""
+        events, decisions = counted(self.body, events_of(self.body), decisions_of(self.body))
+        outcomes = [
+            _NOTHING if each.verdict is Verdict.ALLOW and each.quorum else self.outcomes.get(each.event_id)
+            for each in decisions
+        ]
+        return Decided(self.height, events, decisions, outcomes)
+
 
 class Indexer:
     """Keeps a store up with a ledger.
@@ -81,8 +100,8 @@ class Indexer:
         self.problem = ""
         self._store, self._ledger, self._height = store, ledger, height
         self._put, self._wall_ns, self._days = put, wall_ns, days
-        self._waiting: deque[Decided | _Commands] = deque()
-        self._batches = 0
+        self._batches: deque[Decided] = deque()
+        self._commands: deque[_Commands] = deque()
         self._behind = True
         self._given, self._indexed = height(), 0
         self._stopping = self._hurried = False
@@ -117,11 +136,10 @@ class Indexer:
         """Takes a decided batch."""
         with self._changed:
             self._given = height
-            if self._batches >= _BATCHES:
+            if len(self._batches) >= _BATCHES:
                 self._behind = True
             else:
-                self._waiting.append(Decided(height, events, decisions, outcomes))
-                self._batches += 1
+                self._batches.append(Decided(height, events, decisions, outcomes))
             self._changed.notify_all()
 
     def look(self) -> None:
@@ -135,7 +153,7 @@ class Indexer:
         """Takes commands, in order."""
         if commands:
             with self._changed:
-                self._waiting.append(_Commands(self._height(), commands))
+                self._commands.append(_Commands(self._height(), commands))
                 self._hurried = True  # who is to be stopped goes on meanwhile
                 self._changed.notify_all()
 
@@ -157,7 +175,7 @@ class Indexer:
             try:
                 self._work()
                 if self._days and time.monotonic() >= self._next_forget_s:
-                    self._store.forget(self._days, self._wall_ns())
+                    self._store.forget(self._days, self._wall_ns(), between=self._put_commands)
                     self._next_forget_s = time.monotonic() + _FORGET_S
                 self._pause_s, self.problem = 0.0, ""
             except _StoppedError:
@@ -166,7 +184,7 @@ class Indexer:
                 self._wait_a_while(problem)
 
     def _wanted_of_store(self) -> bool:
-        return bool(self._waiting) or self._behind
+        return bool(self._batches or self._commands) or self._behind
 
     def _wanted(self) -> bool:
         return self._stopping or (self._wanted_of_store() and not self._pause_s)
@@ -183,68 +201,72 @@ class Indexer:
     def _work(self) -> None:
         """Does all that waits."""
         while True:
+            self._put_commands()
             with self._changed:
                 behind, self._behind = self._behind, False
-                items = [] if behind else self._next_items()
+                if behind:
+                    self._batches.clear()  # they are in the ledger
+                batches, goal = self._next_batches(), self._given
             if behind:
-                self._catch_up()
-                continue
-            if not items:
-                return
-            batches = [item for item in items if isinstance(item, Decided)]
-            if batches:
+                self._catch_up(goal)
+            elif batches:
                 self._store.insert_many(batches)
                 self._has(batches[-1].height)
-            elif isinstance(commands := items[0], _Commands):
-                self._put(commands.commands, commands.height)
-            with self._changed:
-                for _ in items:
-                    self._waiting.popleft()
-                self._batches -= len(batches)
+                with self._changed:
+                    for _ in batches:
+                        self._batches.popleft()
+            elif not self._commands:
+                return
 
-    def _next_items(self) -> list[Decided | _Commands]:
-        """What is to be done next: commands, or batches that one transaction stores. Called with the lock."""
-        found: list[Decided | _Commands] = []
+    def _put_commands(self) -> None:
+        while self._commands:
+            item = self._commands[0]
+            self._put(item.commands, item.height)
+            self._commands.popleft()  # by this thread alone
+
+    def _next_batches(self) -> list[Decided]:
+        """Batches that one transaction stores. Called with the lock."""
+        found: list[Decided] = []
         events = 0
-        for item in self._waiting:
-            if isinstance(item, _Commands):
-                return found or [item]
+        for item in self._batches:
             if found and events + len(item.events) > _AT_ONCE:
                 break
             found.append(item)
             events += len(item.events)
         return found
 
-    def _catch_up(self) -> None:
-        """Reads from the ledger what the store lacks, up to what was given: what later batches lead to is not all there
-        yet."""
+    def _catch_up(self, goal: int) -> None:
+        """Reads from the ledger what the store lacks.
+
+        Args:
+            goal: the last batch that was given: what later ones lead to is not all there yet.
+        """
         batch: _Read | None = None
-        read, goal = 0, self._given
+        ready: list[Decided] = []
+        read = 0
         self._has(self._store.last_height())
         for entry in read_entries(self._ledger, self._indexed + 1):
             if self._stopping:
                 raise _StoppedError  # the next start goes on from what the store has
+            self._put_commands()
             if entry.kind == "batch":
                 if entry.height > goal:
                     break
-                self._insert(batch)
+                if batch is not None:
+                    ready.append(batch.decided())
+                if sum(len(each.events) for each in ready) >= _AT_ONCE:
+                    self._store.insert_many(ready)
+                    self._has(ready[-1].height)
+                    ready = []
                 batch = _Read(entry.height, entry.body)
             elif batch is not None:
-                _note_outcome(batch, entry)
+                batch.note(entry)
             read = entry.height
-        self._insert(batch)
+        if batch is not None:
+            ready.append(batch.decided())
+        if ready:
+            self._store.insert_many(ready)
         self._has(read)
-
-    def _insert(self, batch: _Read | None) -> None:
-        if batch is None:
-            return
-        events, decisions = counted(batch.body, events_of(batch.body), decisions_of(batch.body))
-        outcomes = [
-            _NOTHING if each.verdict is Verdict.ALLOW and each.quorum else batch.outcomes.get(each.event_id)
-            for each in decisions
-        ]
-        self._store.insert(batch.height, events, decisions, outcomes)
-        self._has(batch.height)
 
     def _has(self, height: int) -> None:
         with self._changed:
@@ -296,12 +318,3 @@ def _reply(found: Found) -> Decision:
         reasons=found.reasons,
         restriction=found.restriction,
     )
-
-
-def _note_outcome(batch: _Read, entry: Entry) -> None:
-    body = entry.body
-    if entry.kind == "operator" and body.get("height") == batch.height and "would" in body:
-        restriction = body["restriction"]["id"] if "restriction" in body else ""
-        batch.outcomes[body["event"]] = Outcome(
-            Effect(body["effect"]), Effect(body["would"]), tuple(body["reasons"]), restriction
-        )

@@ -1,7 +1,7 @@
 """From bytes to results: what a request or a stream brings is admitted, decided and told, event by event."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from phalanx.service.admission import Admission, Reason, Refused
 from phalanx.service.desk import Answer
@@ -56,15 +56,10 @@ class Intake:
                 events[index] = admitted
             if index % _AT_ONCE == _AT_ONCE - 1:
                 await asyncio.sleep(0)
-        if events and self._recall is not None:
-            recalled = await self._recall.answers(events)
-            self.metrics.recalled(len(recalled))
-            found |= recalled
-        new = {index: event for index, event in events.items() if index not in found}
-        if new:
-            answers = await self._decided(list(new.values()), patient)
-            found |= zip(new, answers, strict=True)
-            self.metrics.events("failed", sum(isinstance(each, Failed) for each in answers))
+        if events:
+            answers = await self._answers(events, patient)
+            found |= answers
+            self.metrics.events("failed", sum(isinstance(each, Failed) for each in answers.values()))
         results = [
             event_result(index, events.get(index), found[index]) for index in range(first, first + len(items))
         ]
@@ -73,11 +68,17 @@ class Intake:
                 self.admission.counts[Reason.ID_TAKEN.value] += 1
         return results
 
-    async def _decided(self, events: Sequence[LiveEvent], patient: bool) -> Sequence[Answer | Failed]:
+    async def _answers(self, events: Mapping[int, LiveEvent], patient: bool) -> Mapping[int, Answer | Failed]:
         while True:
+            # asked anew after every wait: meanwhile others' events may have pushed out what the desk knew
+            known = {} if self._recall is None else await self._recall.answers(events)
+            new = {index: event for index, event in events.items() if index not in known}
             try:
-                return await asyncio.wrap_future(self.worker.submit(events))
+                decided = await asyncio.wrap_future(self.worker.submit(list(new.values()))) if new else []
             except UnavailableError as problem:
                 if not patient or problem.code != "queue-full":
                     raise
                 await asyncio.sleep(_WAIT_S)
+                continue
+            self.metrics.recalled(len(known))
+            return {**known, **dict(zip(new, decided, strict=True))}

@@ -1,13 +1,17 @@
 """Decisions on the latest events by their ids; of those before them, that they were decided."""
 
+from collections import deque
+
 from phalanx.service.records import LiveDecision
 from phalanx.service.seen import Seen
 
 __all__ = ["Known"]
 
+_AT_ONCE = 1024  # ids that are dealt with together, so that it takes no long time at once
+
 
 class Known:
-    """Keeps decisions in two generations: when the younger is full and ``let_go`` is called, the elder goes.
+    """Keeps decisions until so many later ones have come, and ids for much longer.
 
     Args:
         fewest: of the latest events, whose decisions are kept; about twice as many at most.
@@ -21,41 +25,48 @@ class Known:
         >>> def put(known, name):
         ...     known.put(name, 1, LiveDecision(name, 5, "h", "p", Verdict.ALLOW, (), True, 0.1, False, {}, (), "m"))
         >>> known = Known(2)
-        >>> for name in "abcde":
+        >>> for name in "abcdef":
         ...     put(known, name)
         ...     known.let_go()
-        >>> [name for name in "abcde" if name in known], known.passing.among(["a", "b", "c", "d", "e"])
-        (['c', 'd', 'e'], ['a', 'b', 'c', 'd'])
+        >>> [name for name in "abcdef" if name in known], known.passing.among(["a", "b", "c", "d", "e", "f"])
+        (['c', 'd', 'e', 'f'], ['a', 'b', 'c', 'd'])
     """
 
     def __init__(self, fewest: int) -> None:
         self.passing = Seen()
-        self._fewest = fewest
-        self._young: dict[str, tuple[int, LiveDecision]] = {}
-        self._old: dict[str, tuple[int, LiveDecision]] = {}
+        self._fewest, self._step = fewest, min(_AT_ONCE, fewest)
+        self._kept: dict[str, tuple[int, LiveDecision]] = {}
+        self._latest: list[str] = []
+        self._young: deque[list[str]] = deque()  # not passing
+        self._old: deque[list[str]] = deque()  # passing
 
     def __contains__(self, event_id: str) -> bool:
-        return event_id in self._young or event_id in self._old
+        return event_id in self._kept
 
     def __getitem__(self, event_id: str) -> tuple[int, LiveDecision]:
-        found = self.get(event_id)
-        if found is None:
-            raise KeyError(event_id)
-        return found
+        return self._kept[event_id]
 
     def get(self, event_id: str) -> tuple[int, LiveDecision] | None:
         """Height of the ledger's entry, and the decision; None where it is not kept."""
-        return self._young.get(event_id) or self._old.get(event_id)
+        return self._kept.get(event_id)
 
     def put(self, event_id: str, height: int, decision: LiveDecision) -> None:
-        """Keeps a decision; it takes the place of an earlier one on the same event."""
-        self._young[event_id] = (height, decision)
+        """Keeps a decision; it takes the place, and the age, of an earlier one on the same event."""
+        if event_id not in self._kept:
+            self._latest.append(event_id)
+        self._kept[event_id] = (height, decision)
 
     def let_go(self) -> None:
-        """Lets go of the elder ones where there are enough younger ones."""
-        if len(self._young) < self._fewest:
+        """Lets go of the eldest ones where there are enough later ones."""
+        if len(self._latest) < self._step:
             return
-        names = list(self._young)
-        for at in range(0, len(names), self.passing.capacity):
-            self.passing.add(names[at : at + self.passing.capacity])
-        self._young, self._old = {}, self._young
+        self._young += [self._latest[at : at + self._step] for at in range(0, len(self._latest), self._step)]
+        self._latest = []
+        parts = -(-self._fewest // self._step)
+        while len(self._young) > parts:
+            ids = self._young.popleft()
+            self.passing.add(ids)
+            self._old.append(ids)
+        while len(self._old) > parts:
+            for event_id in self._old.popleft():
+                del self._kept[event_id]

@@ -14,6 +14,7 @@ class Lateness:
     Args:
         fewest: events to judge by.
         share: of them that are late, beyond which it is said.
+        since: counters to begin at: what came before them is not judged.
 
     Attributes:
         late: whether most of the latest events were late.
@@ -28,17 +29,22 @@ class Lateness:
         True
     """
 
-    def __init__(self, fewest: int = 100, share: float = 0.5) -> None:
+    def __init__(
+        self, fewest: int = 100, share: float = 0.5, *, since: Mapping[str, int] | None = None
+    ) -> None:
         self.late = False
         self._fewest, self._share = fewest, share
-        self._events = self._late = 0
+        since = since or {}
+        self._events, self._late = since.get("events", 0), since.get("late", 0)
 
     def look(self, counters: Mapping[str, int]) -> None:
         """Judges what came since it last did, where that is enough.
 
         Args:
-            counters: of the engine, ``events`` and ``late``; they only grow.
+            counters: of the engine, ``events`` and ``late``.
         """
+        if counters["events"] < self._events:  # it went back: what could not be written down never was
+            self._events, self._late = counters["events"], counters["late"]
         events, late = counters["events"] - self._events, counters["late"] - self._late
         if events >= self._fewest:
             self.late = late > self._share * events

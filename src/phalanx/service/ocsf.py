@@ -7,6 +7,7 @@
 | a quarantine begins | create (update after approval) | 2 denied | 3 quarantined | in progress |
 | a restriction ends by itself | close | 1 allowed | 1 allowed | resolved |
 | an operator lifts one | close | 1 allowed | 1 allowed | suppressed |
+| what waited is not approved | close | 3 observed | 19 alert | suppressed by an operator, else resolved |
 
 What OCSF has no field for (votes, dissent, quorum, robustness, the model's hash, the rules that spoke) is in
 ``unmapped.phalanx``. Attributes are those of versions 1.5 and later.
@@ -138,7 +139,7 @@ def _stage(command: Command) -> tuple[int, int]:
     """Activity and status."""
     restriction = command.restriction
     if command.action == "drop":
-        return 3, 4
+        return 3, 3 if restriction is not None and restriction.by else 4
     if command.action == "allow" and restriction is not None:
         return 3, 3 if restriction.state is State.LIFTED else 4
     if command.action in ("deny", "contain"):

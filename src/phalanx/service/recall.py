@@ -3,60 +3,80 @@
 import asyncio
 import logging
 import math
+import queue
+import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 
-from phalanx.errors import DataError
 from phalanx.service.desk import Answer
 from phalanx.service.records import LiveEvent
 from phalanx.service.safety import Outcome
+from phalanx.service.safety_rules import Rule
 from phalanx.service.safety_state import Effect
 from phalanx.service.seen import Seen
 from phalanx.service.store import Found, Store
+from phalanx.verdicts import Verdict
 
 __all__ = ["Recall"]
 
 _LOG = logging.getLogger("phalanx")
+_CONSIDERED = Outcome(Effect.NONE, Effect.NONE, (Rule.CONSIDERED.value,))
 
 
 class Recall:
     """Answers events that were decided long ago.
 
     What the store does not have (it is away, or has let go of it too: ``--keep-days``) is the desk's to know, or to
-    decide.
+    decide. Lookups have one thread of their own, so that a database that hangs holds up nothing else, nor the end.
 
     Args:
         passing: ids that the desk has let go of, or may (``Known.passing``).
         store: where decisions are looked up.
-        wait_s: how long the store may take, in s; as long again it is left alone where it took longer, or is away.
+        wait_s: how long an event waits for the store, in s.
+        pause_s: how long the store is left alone where it took longer, or is away, in s.
     """
 
-    def __init__(self, passing: Seen, store: Store, *, wait_s: float = 2.0) -> None:
-        self._passing, self._store, self._wait_s = passing, store, wait_s
+    def __init__(self, passing: Seen, store: Store, *, wait_s: float = 0.5, pause_s: float = 10.0) -> None:
+        self._passing, self._store = passing, store
+        self._wait_s, self._pause_s = wait_s, pause_s
         self._away_until = -math.inf
+        self._asked: queue.SimpleQueue[tuple[Sequence[str], Future[dict[str, Answer]]]] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
 
     async def answers(self, events: Mapping[int, LiveEvent]) -> dict[int, Answer]:
         """The answers to those that are found, by the keys that the events have."""
         names = set(self._passing.among([event.id for event in events.values()]))
         if not names or time.monotonic() < self._away_until:
             return {}
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="recalling", daemon=True)
+            self._thread.start()
+        future: Future[dict[str, Answer]] = Future()
+        self._asked.put((sorted(names), future))
         try:
-            async with asyncio.timeout(self._wait_s):
-                found = await asyncio.to_thread(self._looked_up, sorted(names))
-        except (DataError, TimeoutError):
-            self._away_until = time.monotonic() + self._wait_s
-            _LOG.warning(
-                "the store does not answer: of %d events it is not known whether they were decided long ago",
-                len(names),
-            )
+            found = await asyncio.wait_for(asyncio.wrap_future(future), self._wait_s)
+        except Exception as problem:
+            if time.monotonic() >= self._away_until:
+                _LOG.warning("the store does not say what was decided long ago (%s)", type(problem).__name__)
+            self._away_until = time.monotonic() + self._pause_s
             return {}
         return {key: found[event.id] for key, event in events.items() if event.id in found}
 
-    def _looked_up(self, names: Sequence[str]) -> dict[str, Answer]:
-        return {each.event.id: _answer(each) for each in self._store.by_ids(names)}
+    def _run(self) -> None:
+        while True:
+            names, future = self._asked.get()
+            if future.set_running_or_notify_cancel():  # else nobody waits for it any more
+                try:
+                    future.set_result({each.event.id: _answer(each) for each in self._store.by_ids(names)})
+                except Exception as problem:
+                    future.set_exception(problem)
 
 
 def _answer(found: Found) -> Answer:
-    effects = (Effect(found.effect or Effect.NONE), Effect(found.would or Effect.NONE))
-    outcome = Outcome(*effects, found.reasons, found.restriction)
+    if not found.effect and found.decision.verdict is not Verdict.ALLOW:
+        outcome = _CONSIDERED  # what it led to is not known any more
+    else:
+        effects = (Effect(found.effect or Effect.NONE), Effect(found.would or Effect.NONE))
+        outcome = Outcome(*effects, found.reasons, found.restriction)
     return Answer(found.decision, found.height, outcome, repeated=True)

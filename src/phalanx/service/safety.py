@@ -102,6 +102,7 @@ class Safety:
         self._journal = journal
         self._timeline = Timeline(clock, self.state.last)
         self._unsaved: list[Body] = []
+        self._silent = 0  # the latest height with a decision that led to nothing, of which there is no body
         self._owed: list[Command] = []
         self._settled: Moment | None = None
         for rule in policy.allow:
@@ -137,7 +138,8 @@ class Safety:
     def consider(
         self, decision: LiveDecision, event: LiveEvent, height: int, *, ancestors: Sequence[str] = ()
     ) -> Outcome:
-        """What a decision leads to. The same decision again has the same outcome, and sends nothing.
+        """What a decision leads to, judged now. The same decision again has the same outcome, and sends nothing; one
+        that led to nothing is known again once ``conclude`` was called.
 
         Args:
             decision: the committee's.
@@ -153,6 +155,21 @@ class Safety:
         for reason in outcome.reasons:
             self.counts[f"rule/{reason}"] += 1
         return outcome
+
+    def conclude(self, height: int) -> None:
+        """All decisions up to a height were considered: none of them is judged again, whatever the time and after any
+        restart. To be called after the last one of an entry.
+        """
+        if self._silent > self.state.done:
+            now = self._timeline.now()
+            self._commit([{"act": "considered", "at": now.as_json(), "height": height}], frees=True)
+
+    def outcome_of(self, decision: LiveDecision, height: int) -> Outcome:
+        """What a decision led to that was considered before, as far as that is known; nothing is judged or sent."""
+        if decision.verdict is Verdict.ALLOW and decision.quorum:
+            return _NOTHING
+        known = self.state.outcomes.get((height, decision.event_id))
+        return _CONSIDERED if known is None else Outcome(*known)
 
     def tick(self) -> tuple[Command, ...]:
         """Ends what is over. To be called every second or so, and once after a start."""
@@ -279,7 +296,7 @@ class Safety:
         known = self.state.outcomes.get((height, event.id))
         if known is not None:
             return Outcome(*known)
-        if height < self.state.height:
+        if height < self.state.height or height <= self.state.done:
             return _CONSIDERED
         actor = actor_of(event, ancestors)
         target = None
@@ -313,6 +330,8 @@ class Safety:
             begun = self._begun(judged.would, decision, target, actor, height, now)
             restriction = begun.id
             bodies.append({"act": "restrict"} | decided | {"restriction": begun.as_json()})
+        if judged.would is Effect.NONE:
+            self._silent = max(self._silent, height)
         self._commit(bodies)
         return Outcome(effect, judged.would, tuple(decided["reasons"]), restriction, self._sent())
 

@@ -122,6 +122,7 @@ class SafetyState:
         outcomes: (height, event id) -> effect, what it would have been, reasons, id of the restriction.
         pages: (reason, host) -> steady ns of the latest page.
         height: the latest that was considered.
+        done: up to which height all decisions were, those too that led to nothing.
         last: moment of the latest body.
         bodies: how many were taken in; each has its number ``n``, and one that comes again is passed over.
     """
@@ -136,6 +137,7 @@ class SafetyState:
     )
     pages: dict[tuple[str, str], int] = field(default_factory=dict)
     height: int = 0
+    done: int = 0
     last: Moment | None = None
     bodies: int = 0
 
@@ -189,6 +191,8 @@ class SafetyState:
             self.allow[rule.id] = rule
         elif act == "forbid":
             self.allow.pop(body["id"], None)
+        elif act == "considered":
+            self.done = max(self.done, body["height"])
         elif act != "clock":
             raise ValueError(f"unknown act {act!r}")
         self.height = max(self.height, body.get("height", 0))

@@ -7,8 +7,8 @@ from jaxtyping import Int64
 
 __all__ = ["Seen"]
 
-_BITS = 16  # an element
-_PLACES = 4  # set for each; of new names (1 - exp(-4/16))^4 = .24 % are then mistaken where a filter is full
+_BITS = 32  # an element
+_PLACES = 8  # set for each; of new names (1 - exp(-8/32))^8 = 6e-6 are then mistaken where a filter is full
 _WORD = 2**64 - 1
 
 
@@ -22,7 +22,7 @@ class Seen:
     Names are added by one thread; any other may ask meanwhile.
 
     Args:
-        capacity: names that are never missed, at least the latest so many; twice as many at most. A power of two; 4
+        capacity: names that are never missed, at least the latest so many; twice as many at most. A power of two; 8
             bytes of memory each.
 
     Example:

@@ -79,7 +79,7 @@ class Service:
         self._server: Any = None
         self._delivery: Delivery | None = None
         self._gateway: Gateway | None = None
-        self._lateness = Lateness()
+        self._lateness: Lateness
 
     @classmethod
     def open(
@@ -216,6 +216,7 @@ class Service:
             sent=outbox.sent_height,
             network=self._gateway,
         )
+        self._lateness = Lateness(since=self.desk.engine.counters)
         if not settings.exists():
             write_json(settings, {"slots": engine.slots, "network": network})
         self.desk.engine.warm()
@@ -279,6 +280,8 @@ class Service:
         indexer.send(commands)
 
     def _worker_ended(self) -> None:
+        with contextlib.suppress(PhalanxError):  # what is left to see, while the desk is this thread's
+            self.watching.look()
         if self._server is not None:
             self._server.should_exit = True
 

@@ -320,13 +320,15 @@ class Store:
         with self.reading() as connection:
             return tuple(Restriction.of(json.loads(row.body)) for row in connection.execute(query))
 
-    def forget(self, days: float, now_ns: int) -> int:
-        """Deletes what is older: decisions by when they were stored, whatever their events' times are, restrictions and
-        what was sent by when they ended. To be called every hour: it notes what had been stored by then.
+    def forget(self, days: float, now_ns: int, *, between: Callable[[], None] = lambda: None) -> int:
+        """Deletes what is older: decisions by when they were stored, whatever their events' times are, restrictions
+        that have ended by when they were asked for, what was sent by when it ended. To be called every hour: it notes
+        what had been stored by then.
 
         Args:
-            days: how long they are kept; an hour longer at most.
+            days: how long decisions are kept; at most two hours longer, and as long as nobody called this besides.
             now_ns: the time, in ns since 1970.
+            between: called between the parts in which much is deleted, outside of transactions.
 
         Returns:
             How many decisions.
@@ -341,6 +343,7 @@ class Store:
             with self.writing() as connection:
                 found = connection.execute(decisions.delete().where(decisions.c.key.in_(old)))
             deleted += found.rowcount
+            between()
             if found.rowcount < _DELETED_AT_ONCE:
                 break
         with self.writing() as connection:
@@ -358,7 +361,9 @@ class Store:
             if hour not in noted:
                 noted[hour] = height_of(connection, self.tables, "decisions")
                 connection.execute(table.insert(), [{"name": f"{_HOUR}{hour}", "value": noted[hour]}])
-            past = [each for each in noted if each <= long_ago]
+            past = [
+                each for each in noted if each < long_ago
+            ]  # the whole hour: it was noted in the midst of it
             over = [f"{_HOUR}{each}" for each in past if each < max(past)]
             if over:
                 connection.execute(table.delete().where(table.c.name.in_(over)))

@@ -16,6 +16,7 @@ __all__ = ["SCHEMA_VERSION", "Tables", "open_database", "plain", "tables"]
 
 SCHEMA_VERSION = 1
 _BUSY_MS = 30_000
+_PATIENCE = {"connect_timeout": 10, "tcp_user_timeout": 60_000, "options": "-c statement_timeout=60s"}
 _POSTGRES = ("postgresql", "postgres", "postgresql+psycopg")
 
 
@@ -127,7 +128,7 @@ def open_database(where: str) -> Any:
         if url.get_backend_name() == "sqlite":
             engine = _sqlite(url)
         else:
-            engine = sa.create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+            engine = sa.create_engine(url, pool_pre_ping=True, connect_args=_PATIENCE)
         _make_tables(engine, shown)
         opened, engine = engine, None
         return opened

@@ -29,7 +29,7 @@ BY = "phalanx"
 
 class Watching:
     """Feeds a watch with decisions, in the desk's thread, and acts on its alarms: an operator is called, and what was
-    enforced no longer is. Decisions are gathered for a tick (``ticked``) at most, so that no answer waits for it.
+    enforced no longer is. Decisions are gathered, for a tick (``ticked``) at most: single events cost little.
 
     Args:
         model: whose decisions they are.
@@ -94,7 +94,7 @@ class Watching:
         return known
 
     def resumed(self) -> None:
-        """An operator ended shadow mode: if drift had led to it, what comes now is what is usual."""
+        """An operator ended shadow mode: where drift was seen, what comes now is what is usual."""
         self._shown()  # of what came before; its alarms must not undo what the operator just did
         if self.watch.raised:
             self.watch.renew()
@@ -107,8 +107,7 @@ class Watching:
             self.save()
 
     def save(self) -> None:
-        """Looks, and writes the state."""
-        self.look()
+        """Writes the state, as of what was looked at."""
         write_json(self._path, {"model": self._model, "watch": self.watch.to_json()})
         self._dirty, self._saved_s = False, time.monotonic()
 

@@ -202,6 +202,7 @@ def verify_signature(
         The message's id. Whoever has accepted it already within the window answers 200 and does nothing again.
 
     Raises:
+        UsageError: no secret, or one of fewer bytes than the service takes.
         SignatureError: a header is missing or malformed, the time stamp is outside the window, or the signature is not
             that of this body.
     """
@@ -209,11 +210,15 @@ def verify_signature(
     message_id, stamp = given.get(ID_HEADER.lower(), ""), given.get(TIMESTAMP_HEADER.lower(), "")
     if not _ID.fullmatch(message_id) or not _STAMP.fullmatch(stamp):
         raise SignatureError(f"no {ID_HEADER}, or no {TIMESTAMP_HEADER}")
-    secrets = [secret] if isinstance(secret, bytes) else list(secret)
+    secrets = [each.strip() for each in ([secret] if isinstance(secret, bytes) else secret)]
+    if not secrets or min(map(len, secrets)) < _SHORTEST_SECRET:
+        raise UsageError(
+            f"a secret of fewer than {_SHORTEST_SECRET} bytes: anybody might sign. Check its file"
+        )
     offered = given.get(SIGNATURE_HEADER.lower(), "").encode("utf-8", "replace")
     good = False
     for each in secrets:
-        expected = sign(each.strip(), message_id, body, int(stamp))[SIGNATURE_HEADER].encode()
+        expected = sign(each, message_id, body, int(stamp))[SIGNATURE_HEADER].encode()
         good |= hmac.compare_digest(expected, offered)
     if not good:
         raise SignatureError("the signature is not that of this message")
