@@ -142,9 +142,12 @@ def test_another_model_takes_over_with_what_is_known_of_processes() -> None:
     assert [each.evidence for each in after] != [each.evidence for each in fresh.decide(EVENTS[100:])]
 
 
-def test_time_is_set_back_without_a_change_of_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("answering", ["alerts", "all"])
+def test_time_is_set_back_without_a_change_of_answers(
+    monkeypatch: pytest.MonkeyPatch, answering: str
+) -> None:
     items = [dataclasses.replace(e, time_ns=e.time_ns + 10**9 * 300 * i) for i, e in enumerate(EVENTS)]
-    config = dataclasses.replace(SMALL, answering="all")
+    config = dataclasses.replace(SMALL, answering=answering)
     expected = Engine(MODEL, config).decide(items)
     monkeypatch.setattr("phalanx.service.engine._REBASE_S", 2048.0)
     found = in_parts(Engine(MODEL, config), items, range(0, 300, 16))
