@@ -47,6 +47,12 @@ def _chromium() -> str | None:
     return os.environ.get("PHALANX_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with real networks first: they wait much, and last of all one process would be alone with them."""
+    first = {item.path for item in items if item.get_closest_marker("network")}
+    items.sort(key=lambda item: item.path not in first)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skips, with its reason, a test whose marker names something that this machine lacks."""
     if item.get_closest_marker("gpu") and jax.default_backend() != "gpu":
