@@ -117,6 +117,7 @@ def test_a_restart_judges_nothing_again(place: Place, days: int) -> None:
         place.clock.pass_s(days * DAY_S)
         with place.open() as desk:
             assert desk.ledger.head.height == height and place.sent == []
+            assert desk.safety.counts["rule/considered"] == 0  # not even asked about
             assert desk.decide([IN_FORCE])[0].repeated and place.sent == []
             (fresh,) = desk.decide([event(f"{days} {place.clock.wall}", want="block", path="/other")])
             assert fresh.outcome.effect == "block"  # what is new still counts
@@ -167,3 +168,57 @@ def test_a_full_disk_reads_what_follows_the_snapshot_alone(
 
 def _full(*_: Any, **__: Any) -> Any:
     raise LedgerFullError("the disk is full")
+
+
+def test_a_full_disk_makes_nothing_be_judged_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That the decisions were considered could not be written down, then nothing could; a while later there is room."""
+    with place.open() as desk:
+        desk.decide([FIRST])
+        journal = desk.safety._journal
+        monkeypatch.setattr(desk.safety, "_journal", _full)
+        desk.decide([IN_FORCE])
+        with monkeypatch.context() as full:
+            full.setattr(desk.ledger, "append", _full)
+            with pytest.raises(LedgerFullError):
+                desk.decide([event(20)])
+        monkeypatch.setattr(desk.safety, "_journal", journal)
+        place.restricted()
+        place.clock.pass_s(1000)
+        desk.tick()
+        assert desk.decide([event(20), IN_FORCE])[1].repeated and place.restricted() == []
+    with place.open():
+        assert place.restricted() == []
+
+
+def test_a_restart_hands_on_all_commands_at_once(place: Place) -> None:
+    """Whoever takes some of them notes the head's height for all: after a kill in between the rest would be lost."""
+    with place.open() as desk:
+        for number in range(3):
+            desk.decide([replace(FIRST, id=f"e{number}", subject=f"p{number}")])
+    calls: list[list[str]] = []
+    desk = open_desk(
+        place.folder,
+        MODEL,
+        EngineConfig(),
+        policy=SafetyPolicy(enforce=True),
+        clock=place.clock,
+        send=lambda commands: calls.append([command.action for command in commands]),
+    )
+    desk.ledger.close()
+    assert [call for call in calls if call] == [["deny"] * 3]
+
+
+def test_a_snapshot_ahead_of_the_ledger_is_not_gone_on_from(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with place.open() as desk:
+        desk.decide([event(1), event(2)])
+    (place.folder / "state").write_bytes(b"a snapshot")
+
+    def ahead(self: Want, path: Path) -> dict[str, Any]:
+        self.counters["events"] = 99
+        return {"height": 7, "hash": "0" * 64}
+
+    monkeypatch.setattr(Want, "restore", ahead, raising=False)
+    with place.open() as desk:
+        assert desk.engine.counters["events"] == 0 and "ahead of the ledger" in caplog.text

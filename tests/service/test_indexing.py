@@ -253,6 +253,76 @@ def test_commands_do_not_wait_for_what_there_is_to_catch_up_with(
     clerk.close()
 
 
+def test_commands_go_out_between_the_parts_of_what_is_caught_up_with(
+    clerk: Clerk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexing, "_AT_ONCE", 1)
+    for _ in range(6):
+        clerk.number = 4
+        clerk.decide(1, told=False)
+    clerk.indexer.look()
+    noted, insert = Noted(clerk, monkeypatch), clerk.store.insert_many
+
+    def inserted(given: Sequence[Decided]) -> int:
+        if not clerk.put and len(noted.done) == 1:
+            clerk.indexer.send([command])
+        return insert(given)
+
+    (command,) = clerk.safety.page("drift", why="of a test")
+    monkeypatch.setattr(clerk.store, "insert_many", inserted)
+    clerk.indexer.start()
+    assert clerk.indexer.wait(60)
+    assert noted.done.index(["page"]) == 2 and noted.done.count([1]) == 6
+    clerk.close()
+
+
+def test_commands_go_out_while_much_is_forgotten(clerk: Clerk, monkeypatch: pytest.MonkeyPatch) -> None:
+    (command,) = clerk.safety.page("drift", why="of a test")
+    sent: list[int] = []
+
+    def forget(days: float, now_ns: int, *, between: Callable[[], None]) -> int:
+        clerk.indexer.send([command])
+        between()
+        sent.append(len(clerk.put))
+        return 0
+
+    monkeypatch.setattr(clerk.store, "forget", forget)
+    clerk.indexer._days = 1.0
+    clerk.indexer.start()
+    soon(lambda: bool(sent))
+    assert sent == [1]
+    clerk.close()
+
+
+def test_what_was_not_given_yet_is_not_caught_up_with(clerk: Clerk) -> None:
+    """What it leads to is not all in the ledger yet, and would be unknown for ever."""
+    clerk.decide(4)
+    given = clerk.indexer._given
+    fresh = replace(event("x", want="block", path="/x"), subject="px")
+    clerk.ledger.append("batch", batch_body([fresh], [decision(fresh)], f=1, mode="enforce"))
+    clerk.indexer.start()  # behind at first: it reads the ledger
+    assert clerk.indexer.wait(60) and clerk.store.last_height() == given
+    assert clerk.store.by_id("ex") is None
+    clerk.indexer.look()
+    assert clerk.indexer.wait(60) and clerk.store.by_id("ex") is not None
+    clerk.close()
+
+
+def test_a_database_that_hangs_is_said(clerk: Clerk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(indexing, "_STUCK_S", 0.05)
+    released, insert = threading.Event(), clerk.store.insert_many
+    monkeypatch.setattr(clerk.store, "insert_many", lambda given: released.wait(60) and insert(given))
+    clerk.indexer._behind = False
+    clerk.indexer.start()
+    assert not clerk.indexer.behind
+    clerk.decide(1)
+    soon(lambda: clerk.indexer.behind)
+    assert not clerk.indexer.problem
+    released.set()
+    assert clerk.indexer.wait(60) and not clerk.indexer.behind
+    clerk.close()
+
+
 def failing_times(call: Callable[..., Any], times: int) -> Callable[..., Any]:
     left = [times]
 

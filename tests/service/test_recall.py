@@ -92,3 +92,19 @@ def test_a_store_that_does_not_answer_is_left_alone_for_a_while(
     recall._away_until = 0.0  # a while later
     recall._wait_s = 60
     assert asyncio.run(recall.answers({0: EVENTS[1]}))
+
+
+def test_a_burst_of_old_events_waits_for_its_turn(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each lookup is quick, all of them together take longer than one may."""
+    recall, by_ids = Recall(forgotten("e1", "e2"), store, wait_s=0.5), store.by_ids
+
+    def takes_a_while(names: Any) -> Any:
+        time.sleep(0.02)
+        return by_ids(names)
+
+    monkeypatch.setattr(store, "by_ids", takes_a_while)
+
+    async def burst() -> list[dict[int, Answer]]:
+        return await asyncio.gather(*[recall.answers({0: EVENTS[1], 1: EVENTS[2]}) for _ in range(60)])
+
+    assert all(len(found) == 2 for found in asyncio.run(burst()))

@@ -126,9 +126,8 @@ class Desk:
         self.engine: Engine
         bodies = self._catch_up(indexed)
         self.safety = Safety.replay((body for _, body in bodies), policy, clock, journal=self._journal)
-        for height, body in bodies:
-            if height > sent:
-                self._send(commands_of(body))
+        # at once: whoever takes some of them counts all as taken
+        self._send([command for height, body in bodies if height > sent for command in commands_of(body)])
         self._send(self.safety.tick())
         with contextlib.suppress(LedgerFullError):
             self._consider_due()
@@ -301,6 +300,7 @@ class Desk:
 
     def snapshot(self) -> None:
         """Keeps the engine's state, so that a restart need not begin at the ledger's first entry."""
+        self.ledger.sync()  # or, after a power cut, it would be ahead
         self.engine.save(self._folder / _STATE, height=self.ledger.head.height, hash=self.ledger.head.hash)
         self._since_snapshot = 0
 
@@ -375,7 +375,11 @@ class Desk:
             _LOG.warning("%s; the ledger is replayed from its beginning", problem)
             self.engine = Engine(self._model, self.config.engine)
             return {}
-        return about if about["height"] <= self.ledger.head.height else {}
+        if about["height"] > self.ledger.head.height:  # of entries that power cut off, say
+            _LOG.warning("%s: ahead of the ledger, which is replayed from its beginning", path)
+            self.engine = Engine(self._model, self.config.engine)
+            return {}
+        return about
 
     def _check_model(self, body: Mapping[str, Any]) -> None:
         if not isinstance(body.get("digest"), str):

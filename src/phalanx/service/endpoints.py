@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from phalanx.errors import PhalanxError, UsageError
 from phalanx.service.admission import Reason, Refused, escaped
+from phalanx.service.aside import Aside
 from phalanx.service.desk import Desk
 from phalanx.service.http_asks import Label, NewMode, Query, Why, asked, choice, idempotency_key, query_of
 from phalanx.service.http_guard import ApiError, authorised, content_type, read_body
@@ -50,12 +51,14 @@ class HttpConfig:
         body_s: until a body is there, in s.
         idle_s: how long nothing may come in a stream, in s.
         labels: of one request, at most.
+        index_s: how long what is looked up may take, in s.
     """
 
     body_bytes: int = 2**20
     body_s: float = 30.0
     idle_s: float = 60.0
     labels: int = 1000
+    index_s: float = 30.0
 
 
 @runtime_checkable
@@ -120,6 +123,7 @@ class Endpoints:
         from fastapi import Response
 
         self.backend, self._response = backend, Response
+        self._aside = Aside("looking up", threads=4)
         self._schema = encode(schema(title, version))
 
     # --- events ---------------------------------------------------------------------------------------------
@@ -166,12 +170,14 @@ class Endpoints:
     async def get_decisions(self, request: Any) -> Any:
         self._caller(request, "read")
         query = query_of(request.query_params)
-        return self._reply(await self._tried(asyncio.to_thread(self.backend.index.page, query), usage=400))
+        return self._reply(
+            await self._tried(self._elsewhere(lambda: self.backend.index.page(query)), usage=400)
+        )
 
     async def get_decision(self, request: Any) -> Any:
         self._caller(request, "read")
         name = request.path_params["event_id"]
-        found = await self._tried(asyncio.to_thread(self.backend.index.decision, name))
+        found = await self._tried(self._elsewhere(lambda: self.backend.index.decision(name)))
         if found is None:
             raise ApiError(404, "not-found", "no decision on such an event is known", "Check the id")
         return self._reply(found)
@@ -197,7 +203,7 @@ class Endpoints:
 
     async def get_metrics(self, request: Any) -> Any:
         self._caller(request, "read")
-        text = await asyncio.to_thread(self.backend.metrics.text)
+        text = await self._tried(self._elsewhere(self.backend.metrics.text))
         return self._response(text, media_type=None, headers={"content-type": CONTENT_TYPE})
 
     async def get_openapi(self, request: Any) -> Any:
@@ -329,6 +335,16 @@ class Endpoints:
             _LOG.error("%s", escaped(str(problem)))
             raise ApiError(
                 503, "unavailable", "it cannot be asked now; the log says why", "Ask again later"
+            ) from None
+
+    async def _elsewhere(self, call: Callable[[], Any]) -> Any:
+        """What may ask the database, whose hanging must hold up nothing else."""
+        asked = self._aside.submit(call)
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(asked), self.backend.config.index_s)
+        except TimeoutError:
+            raise UnavailableError(
+                "unavailable", f"the database did not answer within {self.backend.config.index_s:g} s", 5
             ) from None
 
     async def _on_desk(self, action: Callable[[Desk], Any]) -> Any:

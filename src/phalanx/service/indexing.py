@@ -34,6 +34,7 @@ _AT_ONCE = 512  # events of a transaction, about
 _GATHER_S = 0.02  # unless somebody waits: who was answered first does not compete with what comes after
 _LONGEST_PAUSE_S = 30.0
 _FORGET_S = 3600.0
+_STUCK_S = 60.0
 _NOTHING = Outcome(Effect.NONE, Effect.NONE)  # what allowing leads to; it has no entry
 
 
@@ -105,9 +106,14 @@ class Indexer:
         self._behind = True
         self._given, self._indexed = height(), 0
         self._stopping = self._hurried = False
-        self._pause_s, self._next_forget_s = 0.0, 0.0
+        self._pause_s, self._next_forget_s, self._progress_s = 0.0, 0.0, time.monotonic()
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="indexing", daemon=True)
+
+    @property
+    def behind(self) -> bool:
+        """Whether the database fails, or has taken nothing for long that waits for it."""
+        return bool(self.problem) or (self.lag > 0 and time.monotonic() - self._progress_s > _STUCK_S)
 
     @property
     def lag(self) -> int:
@@ -135,6 +141,8 @@ class Indexer:
     ) -> None:
         """Takes a decided batch."""
         with self._changed:
+            if not self.lag:
+                self._progress_s = time.monotonic()
             self._given = height
             if len(self._batches) >= _BATCHES:
                 self._behind = True
@@ -270,7 +278,7 @@ class Indexer:
 
     def _has(self, height: int) -> None:
         with self._changed:
-            self._indexed = max(self._indexed, height)
+            self._indexed, self._progress_s = max(self._indexed, height), time.monotonic()
             self._changed.notify_all()
 
 

@@ -1,6 +1,8 @@
 """From bytes to results: what a request or a stream brings is admitted, decided and told, event by event."""
 
 import asyncio
+import math
+import time
 from collections.abc import Mapping, Sequence
 
 from phalanx.service.admission import Admission, Reason, Refused
@@ -15,6 +17,7 @@ __all__ = ["Intake"]
 
 _AT_ONCE = 32  # events read before other requests get their turn
 _WAIT_S = 0.02
+_ASK_AGAIN_S = 0.5
 
 
 class Intake:
@@ -69,10 +72,14 @@ class Intake:
         return results
 
     async def _answers(self, events: Mapping[int, LiveEvent], patient: bool) -> Mapping[int, Answer | Failed]:
+        known: dict[int, Answer | Failed] = {}
+        new, ask_again = dict(events), -math.inf
         while True:
-            # asked anew after every wait: meanwhile others' events may have pushed out what the desk knew
-            known = {} if self._recall is None else await self._recall.answers(events)
-            new = {index: event for index, event in events.items() if index not in known}
+            # asked anew now and then: meanwhile others' events may have pushed out what the desk knew
+            if self._recall is not None and time.monotonic() >= ask_again:
+                known |= await self._recall.answers(new)
+                new = {index: event for index, event in events.items() if index not in known}
+                ask_again = time.monotonic() + _ASK_AGAIN_S
             try:
                 decided = await asyncio.wrap_future(self.worker.submit(list(new.values()))) if new else []
             except UnavailableError as problem:

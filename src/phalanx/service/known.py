@@ -60,8 +60,9 @@ class Known:
         """Lets go of the eldest ones where there are enough later ones."""
         if len(self._latest) < self._step:
             return
-        self._young += [self._latest[at : at + self._step] for at in range(0, len(self._latest), self._step)]
-        self._latest = []
+        step, whole = self._step, len(self._latest) - len(self._latest) % self._step
+        self._young += [self._latest[at : at + step] for at in range(0, whole, step)]
+        self._latest = self._latest[whole:]
         parts = -(-self._fewest // self._step)
         while len(self._young) > parts:
             ids = self._young.popleft()

@@ -3,12 +3,10 @@
 import asyncio
 import logging
 import math
-import queue
-import threading
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Mapping
 
+from phalanx.service.aside import Aside
 from phalanx.service.desk import Answer
 from phalanx.service.records import LiveEvent
 from phalanx.service.safety import Outcome
@@ -33,7 +31,7 @@ class Recall:
     Args:
         passing: ids that the desk has let go of, or may (``Known.passing``).
         store: where decisions are looked up.
-        wait_s: how long an event waits for the store, in s.
+        wait_s: how long the store may take for one request's events, in s; others' before it do not count.
         pause_s: how long the store is left alone where it took longer, or is away, in s.
     """
 
@@ -41,36 +39,29 @@ class Recall:
         self._passing, self._store = passing, store
         self._wait_s, self._pause_s = wait_s, pause_s
         self._away_until = -math.inf
-        self._asked: queue.SimpleQueue[tuple[Sequence[str], Future[dict[str, Answer]]]] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._aside = Aside("recalling")
 
     async def answers(self, events: Mapping[int, LiveEvent]) -> dict[int, Answer]:
         """The answers to those that are found, by the keys that the events have."""
-        names = set(self._passing.among([event.id for event in events.values()]))
+        names = sorted(set(self._passing.among([event.id for event in events.values()])))
         if not names or time.monotonic() < self._away_until:
             return {}
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="recalling", daemon=True)
-            self._thread.start()
-        future: Future[dict[str, Answer]] = Future()
-        self._asked.put((sorted(names), future))
+        looked_up = self._aside.submit(lambda: self._store.by_ids(names))
+        waiting = asyncio.wrap_future(looked_up)
         try:
-            found = await asyncio.wait_for(asyncio.wrap_future(future), self._wait_s)
+            while True:
+                done, _ = await asyncio.wait([waiting], timeout=self._wait_s)
+                if done:
+                    found = {each.event.id: _answer(each) for each in waiting.result()}
+                    return {key: found[event.id] for key, event in events.items() if event.id in found}
+                if self._aside.stuck_s >= self._wait_s or time.monotonic() < self._away_until:
+                    raise TimeoutError  # else there are only others before it
         except Exception as problem:
             if time.monotonic() >= self._away_until:
                 _LOG.warning("the store does not say what was decided long ago (%s)", type(problem).__name__)
             self._away_until = time.monotonic() + self._pause_s
+            waiting.cancel()
             return {}
-        return {key: found[event.id] for key, event in events.items() if event.id in found}
-
-    def _run(self) -> None:
-        while True:
-            names, future = self._asked.get()
-            if future.set_running_or_notify_cancel():  # else nobody waits for it any more
-                try:
-                    future.set_result({each.event.id: _answer(each) for each in self._store.by_ids(names)})
-                except Exception as problem:
-                    future.set_exception(problem)
 
 
 def _answer(found: Found) -> Answer:

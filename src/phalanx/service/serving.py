@@ -280,10 +280,13 @@ class Service:
         indexer.send(commands)
 
     def _worker_ended(self) -> None:
-        with contextlib.suppress(PhalanxError):  # what is left to see, while the desk is this thread's
-            self.watching.look()
-        if self._server is not None:
-            self._server.should_exit = True
+        try:
+            self.watching.look()  # what is left to see, while the desk is this thread's
+        except Exception as problem:
+            _LOG.error("the last decisions were not looked at for drift: %s", type(problem).__name__)
+        finally:
+            if self._server is not None:
+                self._server.should_exit = True
 
     def _outbox(self, store: Store) -> Outbox:
         outbox = Outbox(store, self.config.destinations, self._clock)
@@ -324,7 +327,7 @@ class Service:
         )
 
         def notes() -> list[str]:
-            behind = ["index-behind"] if indexer.problem else []
+            behind = ["index-behind"] if indexer.behind else []
             late = ["events-late"] if self._lateness.late else []
             return [*watching.notes(), *behind, *late, *(self._gateway.notes() if self._gateway else [])]
 

@@ -16,7 +16,18 @@ __all__ = ["SCHEMA_VERSION", "Tables", "open_database", "plain", "tables"]
 
 SCHEMA_VERSION = 1
 _BUSY_MS = 30_000
-_PATIENCE = {"connect_timeout": 10, "tcp_user_timeout": 60_000, "options": "-c statement_timeout=60s"}
+# of libpq, unless the URL says otherwise: a database that is gone is given up within two minutes
+_PATIENCE = {
+    "connect_timeout": 10,
+    "tcp_user_timeout": 60_000,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 6,
+}
+# of the server, unless the URL's options or the user's own settings have a limit
+_STATEMENT = (
+    "SELECT set_config('statement_timeout', '60s', false) WHERE current_setting('statement_timeout') = '0'"
+)
 _POSTGRES = ("postgresql", "postgres", "postgresql+psycopg")
 
 
@@ -125,10 +136,7 @@ def open_database(where: str) -> Any:
     shown = url.render_as_string(hide_password=True)
     engine = None
     try:
-        if url.get_backend_name() == "sqlite":
-            engine = _sqlite(url)
-        else:
-            engine = sa.create_engine(url, pool_pre_ping=True, connect_args=_PATIENCE)
+        engine = _sqlite(url) if url.get_backend_name() == "sqlite" else _postgres(url)
         _make_tables(engine, shown)
         opened, engine = engine, None
         return opened
@@ -202,6 +210,19 @@ def _sqlite(url: Any) -> Any:
     def begin(connection: Any) -> None:
         writes = connection.get_execution_options().get("writes", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _postgres(url: Any) -> Any:
+    sa = _sqlalchemy()
+    patience = {name: value for name, value in _PATIENCE.items() if name not in url.query}
+    engine = sa.create_engine(url, pool_pre_ping=True, connect_args=patience)
+
+    @sa.event.listens_for(engine, "connect")
+    def settings(connection: Any, _: Any) -> None:
+        connection.execute(_STATEMENT)
+        connection.commit()
 
     return engine
 
