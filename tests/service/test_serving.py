@@ -207,6 +207,17 @@ def test_what_the_desk_has_let_go_of_is_decided_once_too(
     live.end()
 
 
+def test_a_service_ends_even_if_its_watch_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    live = Running(config(tmp_path / "live"), model())
+    live.service.watching.look = lambda: 1 // 0  # type: ignore[assignment,method-assign,return-value]
+    live.service.watching.ticked = lambda: None  # type: ignore[method-assign]
+    live.service.worker.stop()
+    live.thread.join(PATIENCE_S)
+    assert not live.thread.is_alive() and not live.error and "ZeroDivisionError" in caplog.text
+    live.client.close()
+    live.service.close()
+
+
 def test_too_little_memory_leaves_no_settings_behind(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="places"):
         Service.open(config(tmp_path / "live", slots=16), model)

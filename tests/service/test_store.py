@@ -274,6 +274,14 @@ def test_restrictions_are_kept_as_they_last_were(opens: Opens, database: str) ->
     assert [each.id for each in store.restrictions()] == ["r1"]  # what is active is never forgotten
 
 
+def test_a_database_that_hangs_is_given_up_unless_its_url_says_otherwise(opens: Opens, postgres: str) -> None:
+    own = f"{postgres}&options=-cstatement_timeout%3D5000%20-csearch_path%3Delsewhere,public"
+    for url, timeout, path in ((postgres, "1min", '"$user", public'), (own, "5s", "elsewhere,public")):
+        with opens(url).reading() as connection:
+            assert connection.exec_driver_sql("SHOW statement_timeout").scalar() == timeout
+            assert connection.exec_driver_sql("SHOW search_path").scalar() == path
+
+
 def test_many_threads_write_each_height_once(opens: Opens, database: str) -> None:
     store = opens(database)
     new: list[int] = []
