@@ -376,6 +376,19 @@ def test_every_answer_bears_what_keeps_browsers_off() -> None:
             assert "server" not in headers and "text/html" not in headers["content-type"]
 
 
+def test_a_database_that_hangs_holds_up_nothing_else() -> None:
+    released = threading.Event()
+    with site(config=HttpConfig(index_s=0.2)) as here:
+        here.backend.index.page = lambda query: released.wait(60)  # type: ignore[assignment,method-assign]
+        for _ in range(6):  # more than there are threads for it
+            answer = here.ask("GET", "/v1/decisions")
+            assert (answer.status_code, code(answer)) == (503, "unavailable")
+            assert "did not answer" in answer.json()["error"]["message"]
+        assert here.ask("GET", "/healthz", None).status_code == 200
+        assert here.ask("POST", "/v1/events", "", sent(1)).status_code == 200
+    released.set()
+
+
 def test_an_error_nobody_foresaw_is_ours_too(caplog: pytest.LogCaptureFixture) -> None:
     with site() as here:
         here.backend.index.page = lambda query: 1 / 0  # type: ignore[assignment,method-assign]

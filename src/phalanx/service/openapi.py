@@ -228,7 +228,13 @@ PATHS = (
     ),
     Path("get_health", "GET", "/healthz", "", "Whether events are decided.", "Health", (503,)),
     Path(
-        "get_metrics", "GET", "/metrics", "read", "Counts and times, as Prometheus reads them.", "text/plain"
+        "get_metrics",
+        "GET",
+        "/metrics",
+        "read",
+        "Counts and times, as Prometheus reads them.",
+        "text/plain",
+        (503,),
     ),
     Path("get_openapi", "GET", "/openapi.json", "read", "This schema.", "OpenApi"),
 )
@@ -244,7 +250,7 @@ _ABOUT = {
     413: "too much",
     415: "another media type",
     429: "no room now; Retry-After says when to come again",
-    503: "nothing is decided now",
+    503: "not now: nothing is decided, or the database does not answer",
 }
 _HEAD = {
     "type": "object",
