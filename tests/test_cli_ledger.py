@@ -112,6 +112,7 @@ def test_entries_are_shown_without_what_a_terminal_obeys(
         ("verify LEDGER --signatures -1", 2, "--signatures -1: expected 1 or more"),
         ("verify NOWHERE", 3, "no such ledger"),
         ("head NOWHERE", 3, "cannot read the ledger"),
+        ("verify SERVICE", 2, "the folder of a service or a node. Its ledger is"),
         ("verify EMPTY", 2, "no public keys beside the ledger. Name the file: --keys FILE"),
         ("verify EMPTY --keys LEDGER/members.json", 3, "no ledger here"),
         ("verify LEDGER --keys NOWHERE", 3, "cannot read the file of public keys"),
@@ -125,7 +126,8 @@ def test_wrong_usage_and_what_cannot_be_read_are_told_apart(
 ) -> None:
     (tmp_path / "empty").mkdir()
     given = arguments.replace("LEDGER", str(ledger)).replace("NOWHERE", str(tmp_path / "nowhere"))
-    given = given.replace("EMPTY", str(tmp_path / "empty"))
+    given = given.replace("EMPTY", str(tmp_path / "empty")).replace("SERVICE", str(tmp_path / "service"))
+    (tmp_path / "service" / "ledger").mkdir(parents=True)
     shown = said(capsys, code, *shlex.split(given))
     assert what in shown and shown.count("\n") == 1
 

@@ -140,6 +140,9 @@ class Ledger:
             return Members.load(self.keys), []
         beside = (self.ledger if self.ledger.is_dir() else self.ledger.parent) / MEMBERS_FILE
         if self.ledger.exists() and not beside.exists():
+            within = self.ledger / "ledger"
+            if within.is_dir():
+                raise UsageError(f"{self.ledger}: the folder of a service or a node. Its ledger is {within}")
             raise UsageError(f"{beside}: no public keys beside the ledger. Name the file: --keys FILE")
         if not self.ledger.exists():
             raise DataError(f"{self.ledger}: no such ledger. Check the path")

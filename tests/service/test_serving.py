@@ -207,10 +207,18 @@ def test_what_the_desk_has_let_go_of_is_decided_once_too(
     live.end()
 
 
-def test_a_service_ends_even_if_its_watch_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_service_without_its_tokens_file_goes_on_and_one_whose_watch_fails_ends(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     live = Running(config(tmp_path / "live"), model())
     live.service.watching.look = lambda: 1 // 0  # type: ignore[assignment,method-assign,return-value]
     live.service.watching.ticked = lambda: None  # type: ignore[method-assign]
+    (tmp_path / "live" / "tokens.txt").unlink()  # which takes no token back, and is said
+    deadline = time.monotonic() + PATIENCE_S
+    while live.client.get("/healthz").json()["notes"] != ["tokens-not-read"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert live.get("/v1/ledger/head")["height"] == 2
     live.service.worker.stop()
     live.thread.join(PATIENCE_S)
     assert not live.thread.is_alive() and not live.error and "ZeroDivisionError" in caplog.text

@@ -160,6 +160,7 @@ def test_a_token_is_taken_back_without_a_restart(tmp_path: Path, caplog: pytest.
     assert file.current().caller(PLAIN) is None and file.current().caller(other) is not None
     private(path, f"nonsense {PLAIN}")
     assert file.current().caller(other) is not None and "stay what they were" in caplog.text
+    assert file.problem
     path.unlink()
     assert file.current().caller(other) is not None
     assert TokenFile(private(path, f"read {PLAIN} ann"), every_s=3600).current().names == ("ann",)

@@ -54,7 +54,7 @@ def _handle_errors(app: Any, metrics: Metrics) -> None:
         headers = {name: value for name, value in (error.headers or {}).items() if name.lower() == "allow"}
         what = "there is nothing like that here"
         if headers:
-            what = f"this path is asked by another method: {', '.join(headers.values())}"
+            what = f"this path takes {', '.join(headers.values())}"
         return answered(ApiError(error.status_code, code, what, "See GET /openapi.json", headers))
 
     async def invalid(request: Any, error: Any) -> Any:

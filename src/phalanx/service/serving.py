@@ -329,7 +329,15 @@ class Service:
         def notes() -> list[str]:
             behind = ["index-behind"] if indexer.behind else []
             late = ["events-late"] if self._lateness.late else []
-            return [*watching.notes(), *behind, *late, *(self._gateway.notes() if self._gateway else [])]
+            tokens.current()
+            old = ["tokens-not-read"] if tokens.problem else []
+            return [
+                *watching.notes(),
+                *behind,
+                *late,
+                *old,
+                *(self._gateway.notes() if self._gateway else []),
+            ]
 
         return Backend(
             intake=intake,
@@ -369,6 +377,8 @@ def serve(
         facts = service.facts()
         made = "new tokens in" if service.notice else "tokens:"
         _LOG.info("serving %s in %s mode; %s %s", facts["url"], facts["mode"], made, facts["tokens"])
+        if service.worker.status.killed:
+            _LOG.warning("the kill switch is pulled: nothing takes effect until POST /v1/release")
         gc.collect()
         gc.freeze()  # what was loaded lasts: looking through it for garbage takes a tenth of a second each time
         try:

@@ -126,6 +126,9 @@ class TokenFile:
         path: of the file.
         every_s: how often it is looked at, in s. What is no file of tokens any more is logged, and the tokens stay what
             they were.
+
+    Attributes:
+        problem: why the tokens are not those of the file; empty where they are.
     """
 
     def __init__(self, path: Path, every_s: float = 1.0) -> None:
@@ -133,6 +136,7 @@ class TokenFile:
         self._seen = _signature(path)
         self._tokens = Tokens.load(path)
         self._next_s = time.monotonic() + every_s
+        self.problem = ""
 
     def current(self) -> Tokens:
         """The tokens that are valid now."""
@@ -142,8 +146,9 @@ class TokenFile:
             if seen != self._seen:
                 self._seen = seen
                 try:
-                    self._tokens = Tokens.load(self._path)
+                    self._tokens, self.problem = Tokens.load(self._path), ""
                 except PhalanxError as problem:
+                    self.problem = str(problem)
                     _LOG.error("the tokens stay what they were: %s", problem)
         return self._tokens
 
@@ -165,7 +170,7 @@ def new_token(path: Path, name: str, scopes: Collection[str]) -> str:
         raise UsageError(
             "a token needs a name without spaces, and a scope; see --new-token NAME --scope SCOPE"
         )
-    _entry(line.split(), "--new-token")
+    _entry(line.split(), "--new-token NAME --scope SCOPES")
     if name in Tokens.parse(text, str(path)).names:
         raise UsageError(
             f"{path}: there is a token of the name {name} already. Give another name, or delete its line first"
