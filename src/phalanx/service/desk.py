@@ -92,7 +92,7 @@ class Desk:
         network: who decides, where that is not the committee here.
 
     Attributes:
-        known: decisions on the latest events; not while ``decide`` answers are any let go of.
+        known: decisions on the latest events; none is let go of while ``decide`` answers.
 
     Raises:
         RunError: the ledger holds decisions that this model does not come to again.

@@ -21,7 +21,7 @@ from phalanx.service.ledger import Entry, read_entries
 from phalanx.service.ledger_bodies import counted, decisions_of, events_of
 from phalanx.service.records import LiveDecision, LiveEvent
 from phalanx.service.replies import Decision, Decisions, decision_reply
-from phalanx.service.safety import Outcome
+from phalanx.service.safety import NOTHING, Outcome
 from phalanx.service.safety_state import Effect
 from phalanx.service.store import Decided, Found, Store
 from phalanx.verdicts import Verdict
@@ -35,7 +35,6 @@ _GATHER_S = 0.02  # unless somebody waits: who was answered first does not compe
 _LONGEST_PAUSE_S = 30.0
 _FORGET_S = 3600.0
 _STUCK_S = 60.0
-_NOTHING = Outcome(Effect.NONE, Effect.NONE)  # what allowing leads to; it has no entry
 
 
 @dataclass
@@ -67,7 +66,7 @@ class _Read:
         """The batch with what it led to, as far as that was told."""
         events, decisions = counted(self.body, events_of(self.body), decisions_of(self.body))
         outcomes = [
-            _NOTHING if each.verdict is Verdict.ALLOW and each.quorum else self.outcomes.get(each.event_id)
+            NOTHING if each.verdict is Verdict.ALLOW and each.quorum else self.outcomes.get(each.event_id)
             for each in decisions
         ]
         return Decided(self.height, events, decisions, outcomes)

@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from phalanx.service.aside import Aside
 from phalanx.service.desk import Answer
 from phalanx.service.records import LiveEvent
-from phalanx.service.safety import Outcome
-from phalanx.service.safety_rules import Rule
+from phalanx.service.safety import CONSIDERED, Outcome
 from phalanx.service.safety_state import Effect
 from phalanx.service.seen import Seen
 from phalanx.service.store import Found, Store
@@ -19,7 +18,6 @@ from phalanx.verdicts import Verdict
 __all__ = ["Recall"]
 
 _LOG = logging.getLogger("phalanx")
-_CONSIDERED = Outcome(Effect.NONE, Effect.NONE, (Rule.CONSIDERED.value,))
 
 
 class Recall:
@@ -66,7 +64,7 @@ class Recall:
 
 def _answer(found: Found) -> Answer:
     if not found.effect and found.decision.verdict is not Verdict.ALLOW:
-        outcome = _CONSIDERED  # what it led to is not known any more
+        outcome = CONSIDERED  # what it led to is not known any more
     else:
         effects = (Effect(found.effect or Effect.NONE), Effect(found.would or Effect.NONE))
         outcome = Outcome(*effects, found.reasons, found.restriction)

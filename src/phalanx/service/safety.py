@@ -24,7 +24,7 @@ from phalanx.service.safety_rules import Rule, Rules, guards_of
 from phalanx.service.safety_state import Body, Effect, SafetyState
 from phalanx.verdicts import Verdict
 
-__all__ = ["Outcome", "Safety"]
+__all__ = ["CONSIDERED", "NOTHING", "Outcome", "Safety"]
 
 _LOG = logging.getLogger("phalanx")
 _JUST_NOW_NS = 10_000_000
@@ -50,8 +50,11 @@ class Outcome:
     commands: tuple[Command, ...] = ()
 
 
-_NOTHING = Outcome(Effect.NONE, Effect.NONE)
-_CONSIDERED = Outcome(Effect.NONE, Effect.NONE, (Rule.CONSIDERED.value,))
+NOTHING = Outcome(Effect.NONE, Effect.NONE)
+"""What allowing leads to; it is not written down."""
+
+CONSIDERED = Outcome(Effect.NONE, Effect.NONE, (Rule.CONSIDERED.value,))
+"""Of a decision that was considered before, and of which it is not known any more what it led to."""
 
 
 class Safety:
@@ -167,9 +170,9 @@ class Safety:
     def outcome_of(self, decision: LiveDecision, height: int) -> Outcome:
         """What a decision led to that was considered before, as far as that is known; nothing is judged or sent."""
         if decision.verdict is Verdict.ALLOW and decision.quorum:
-            return _NOTHING
+            return NOTHING
         known = self.state.outcomes.get((height, decision.event_id))
-        return _CONSIDERED if known is None else Outcome(*known)
+        return CONSIDERED if known is None else Outcome(*known)
 
     def tick(self) -> tuple[Command, ...]:
         """Ends what is over. To be called every second or so, and once after a start."""
@@ -292,12 +295,12 @@ class Safety:
         self, decision: LiveDecision, event: LiveEvent, height: int, ancestors: Sequence[str]
     ) -> Outcome:
         if decision.verdict is Verdict.ALLOW and decision.quorum:
-            return _NOTHING
+            return NOTHING
         known = self.state.outcomes.get((height, event.id))
         if known is not None:
             return Outcome(*known)
         if height < self.state.height or height <= self.state.done:
-            return _CONSIDERED
+            return CONSIDERED
         actor = actor_of(event, ancestors)
         target = None
         if decision.verdict >= Verdict.BLOCK and decision.quorum:
