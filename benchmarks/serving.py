@@ -35,6 +35,7 @@ from machine import report
 from phalanx.runtime.config import RunConfig
 from phalanx.runtime.decide import deployed
 from phalanx.runtime.learner import init_committee, learner_config
+from phalanx.runtime.one_thread import use_one_thread
 from phalanx.runtime.task import build_task
 from phalanx.service.clock import SystemClock
 from phalanx.service.desk import Desk
@@ -185,7 +186,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path())
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    jax.config.update("jax_cpu_enable_async_dispatch", False)  # as ``serve`` has it
+    use_one_thread()  # as ``serve`` does
     load_before, count = os.getloadavg()[0], arguments.events
     folder = Path(tempfile.mkdtemp(prefix=".serving-", dir=arguments.folder))
     found: dict[str, dict[str, float]] = {}

@@ -1,9 +1,15 @@
 """Canonical JSON: one text a value, which reads back as the value."""
 
+import enum
 import json
 import random
+from collections import OrderedDict
+from datetime import datetime
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,6 +45,49 @@ def test_a_value_has_one_text_and_a_text_its_value(value: Any, chance: random.Ra
     assert text.isascii() and text.isprintable()  # no control character either
 
 
+numbers = st.one_of(
+    finite,
+    st.floats(-1e17, 1e17),
+    st.floats(-1e-3, 1e-3),
+    st.floats(width=32, allow_nan=False, allow_infinity=False),
+    st.sampled_from([1e-4, 9.999999999999999e-05, 1e16, 9999999999999998.0, 0.0, -0.0, 5e-324]),
+    st.integers(-(10**4000), 10**4000),
+    st.integers(2**63 - 2, 2**64 + 2),
+)
+
+
+@given(
+    st.lists(numbers | st.characters(max_codepoint=0x100, exclude_categories=[]) | texts, max_size=20),
+    st.data(),
+)
+def test_the_text_is_that_of_pythons_encoder(values: list[Any], data: st.DataObject) -> None:
+    names = data.draw(st.lists(st.text(), min_size=len(values), max_size=len(values), unique=True))
+    value = {"list": values, "object": dict(zip(names, values, strict=True)), "tuple": tuple(values)}
+    assert canonical(value) == json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+class Text(str):
+    """A text of one's own."""
+
+
+class Whole(enum.IntEnum):
+    """A number of one's own."""
+
+    SEVEN = 7
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({Text("b"): Text("x"), "a": Whole.SEVEN}, '{"a":7,"b":"x"}'),
+        (OrderedDict(b=np.float64(0.5), a=1), '{"a":1,"b":0.5}'),
+        ([np.float64(1e-9), np.float64(3)], "[1e-09,3.0]"),
+    ],
+)
+def test_kinds_of_jsons_own_types_are_written_as_these(value: Any, text: str) -> None:
+    assert canonical(value) == text
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [
@@ -67,6 +116,14 @@ def test_the_rules_by_example(value: Any, text: str) -> None:
         ([b"bytes"], "bytes at [0]"),
         ({"a": {1, 2}}, "set at a"),
         ([10**5000], "an integer of 16610 bits at [0]"),
+        # what a faster encoder would have a form for
+        ({"at": datetime(2026, 1, 1)}, "datetime at at"),
+        ([UUID(int=1)], "UUID at [0]"),
+        ([Decimal(1)], "Decimal at [0]"),
+        ([frozenset()], "frozenset at [0]"),
+        ([bytearray()], "bytearray at [0]"),
+        ([np.float32(1)], "float32 at [0]"),
+        ({Whole.SEVEN: 1}, "a key <Whole.SEVEN: 7>"),
     ],
 )
 def test_what_has_no_form_is_refused_with_its_place(value: Any, said: str) -> None:

@@ -108,6 +108,12 @@ def refusals(server: Server) -> None:
 JSON = {"content-type": "application/json"}
 
 
+def computing_threads(server: Server) -> int:
+    """Threads that XLA made for its computations."""
+    names = [path.read_text() for path in Path(f"/proc/{server.process.pid}/task").glob("*/comm")]
+    return sum(name.startswith("tf_XLA") for name in names)
+
+
 def streamed(server: Server) -> None:
     """A stream is answered line by line while it stays open."""
     port = int(server.url.rpartition(":")[2])
@@ -142,6 +148,7 @@ def test_a_killed_server_loses_nothing_and_an_ended_one_answers_all(tmp_path: Pa
         sent_again(server, second)
         refusals(server)
         streamed(server)
+        assert computing_threads(server) == 1
         load = Load(server, batches(3, 40))
         threads = load.run()
         load.wait(16)

@@ -7,6 +7,8 @@ reads back as the same double, as Python writes it (``1.0``, ``0.1``, ``1e+16``,
 Numbers that are not finite are refused.
 
 RFC 8785 differs: it writes numbers as ECMAScript does and sorts by UTF-16 units.
+
+The definition is Python's own encoder. What msgspec writes alike, it writes, in a fifth of the time: nearly everything.
 """
 
 import hashlib
@@ -15,19 +17,21 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import msgspec
+
 from phalanx.errors import DataError
 
 __all__ = ["Encoded", "canonical", "digest"]
 
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+_encode_quickly = msgspec.json.Encoder(order="sorted").encode
 
 
-def canonical(value: Any, *, own_keys: bool = False) -> str:
+def canonical(value: Any) -> str:
     """The canonical JSON of a value.
 
     Args:
         value: of JSON's own types: dict with text as keys, list or tuple, str, int, float, bool, None.
-        own_keys: whether all keys are names of our own, which need not be looked at.
 
     Raises:
         DataError: it has no form in JSON; the error says where.
@@ -40,8 +44,11 @@ def canonical(value: Any, *, own_keys: bool = False) -> str:
         ...
         phalanx.errors.DataError: nan at score has no form in JSON; give a finite number, or text
     """
+    text = _quickly(value)
+    if text is not None:
+        return text
     try:
-        if isinstance(value, _NESTED) and not own_keys:
+        if isinstance(value, _NESTED):
             _refuse_other_keys(value)
         return _encode(value)
     except (TypeError, ValueError, RecursionError) as problem:
@@ -96,6 +103,39 @@ def digest(domain: str, text: str) -> str:
     return hashlib.sha256(f"phalanx {domain} 1\n{text}".encode("ascii")).hexdigest()
 
 
+def _quickly(value: Any) -> str | None:
+    """The text as msgspec writes it, where that is the canonical one; None where it may not be."""
+    try:
+        if not _written_alike((value,)):
+            return None
+        raw = _encode_quickly(value)
+    except (ValueError, OverflowError, RecursionError):  # lone surrogates, huge integers, deep nesting
+        return None
+    return raw.decode("ascii") if raw.isascii() and b"\x7f" not in raw else None
+
+
+def _written_alike(values: Any) -> bool:
+    """Whether msgspec writes values, but for characters beyond printable ASCII, as ``_encode`` does: those of just
+    JSON's types, with text as keys, and floats for which neither takes an exponent."""
+    for value in values:
+        kind = type(value)
+        if kind in _PLAIN:
+            continue
+        if kind is float:
+            if not (1e-4 <= value < 1e16 or -1e16 < value <= -1e-4 or value == 0.0):
+                return False
+        elif kind is dict:
+            if not (_TEXT.issuperset(map(type, value)) and _written_alike(value.values())):
+                return False
+        elif not (kind in (list, tuple) and (_PLAIN.issuperset(map(type, value)) or _written_alike(value))):
+            return False
+    return True
+
+
+_PLAIN = frozenset((str, int, bool, type(None)))
+_TEXT = frozenset((str,))
+
+
 def _refuse_other_keys(value: Any) -> None:
     """Raises where a key is not text: JSON would make text of it, in another order.
 
@@ -107,12 +147,10 @@ def _refuse_other_keys(value: Any) -> None:
             raise TypeError("key")
         value = value.values()
     for item in value:
-        if type(item) not in _LEAVES and isinstance(item, _NESTED):
+        if isinstance(item, _NESTED):
             _refuse_other_keys(item)
 
 
-# asked first, for this is done for every value of every event
-_LEAVES = frozenset((str, int, float, bool, type(None)))
 _NESTED = (dict, list, tuple)
 
 

@@ -138,7 +138,7 @@ def batch_body(
     }
     if consensus is not None:
         body["consensus"] = dict(consensus)
-    known = {"events": encoded[1], "decisions": canonical(body["decisions"], own_keys=True)}
+    known = {"events": encoded[1], "decisions": canonical(body["decisions"])}
     return Encoded(body, known)
 
 

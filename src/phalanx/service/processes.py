@@ -8,16 +8,14 @@ is answered without memory, in a place apart that remembers nothing.
 import heapq
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from phalanx.errors import UsageError
 
 __all__ = ["Place", "Processes"]
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where a process is remembered.
 
     Attributes:

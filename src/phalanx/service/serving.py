@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from phalanx.errors import DataError, PhalanxError, RunError, UsageError
 from phalanx.files import write_json
+from phalanx.runtime.one_thread import use_one_thread
 from phalanx.service.admission import Admission
 from phalanx.service.app import create_app
 from phalanx.service.clock import Clock, SystemClock
@@ -369,10 +370,7 @@ def serve(
     Raises:
         PhalanxError: see ``Service.open`` and ``Service.run``.
     """
-    import jax
-
-    # a thread of its own for what decides costs more than it gains, for the one that asks waits for it
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    use_one_thread()
     with Service.open(config, model, network=network) as service:
         facts = service.facts()
         made = "new tokens in" if service.notice else "tokens:"

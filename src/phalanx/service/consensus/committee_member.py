@@ -162,10 +162,12 @@ def committee_member(
         RunError: no run.
     """
     from phalanx.runtime.compile_cache import use_compile_cache
+    from phalanx.runtime.one_thread import use_one_thread
     from phalanx.service.consensus.node import LEDGER, NodeFile
     from phalanx.service.ledger_files import ending
 
     use_compile_cache()
+    use_one_thread()
     chain, model = NodeFile.load(folder).chain, load_model(Path(run))
     last = ending(folder / LEDGER).entry
     if model.committee.n_members != chain.n:
