@@ -21,7 +21,9 @@ def test_a_quarantine_waits_is_approved_and_undone() -> None:
         approved = here.ask("POST", f"/v1/restrictions/{name}/approve", "", {"why": "seen\nit"}).json()
         assert (approved["state"], approved["by"], approved["why"]) == ("active", "approveer", "seen\\x0ait")
         assert here.metric("restrictions", state="active") == 1
-        assert here.ask("POST", f"/v1/restrictions/{name}/deny").status_code == 409
+        late = here.ask("POST", f"/v1/restrictions/{name}/deny")
+        assert late.status_code == 409
+        assert late.json()["error"]["remedy"] == "See GET /v1/restrictions?state=all"
         assert here.ask("POST", f"/v1/restrictions/{name}/undo").json()["state"] == "lifted"
         assert here.ask("GET", "/v1/restrictions").json()["restrictions"] == []
         every = here.ask("GET", "/v1/restrictions?state=all").json()["restrictions"]
@@ -91,6 +93,18 @@ def test_an_operators_body_is_of_one_form(path: str, body: bytes) -> None:
             path, "1"
         ) in remedy or "malicious" in remedy
         assert not here.worker.status.killed
+
+
+def test_a_label_of_another_form_is_named_and_nothing_is_taken() -> None:
+    taken: list[tuple[str, bool]] = []
+    with site(label=lambda desk, labels: taken.extend(labels) or 1) as here:
+        labels = [{"id": f"e{number}", "malicious": True} for number in range(5)]
+        bad = here.ask("POST", "/v1/labels", "", [*labels, {"id": "e5", "malicious": "<secret>"}])
+        said = "the body is not of the form that is expected at $[5].malicious; nothing was taken"
+        assert bad.status_code == 400 and bad.json()["error"]["message"] == said
+        worse = here.ask("POST", "/v1/labels", "", [{"id": "e5", "malicious": True, "<secret>": 1}])
+        assert worse.status_code == 400 and "secret" not in worse.text
+        assert not taken
 
 
 def test_labels_are_handed_on() -> None:

@@ -93,7 +93,8 @@ def soon(condition: Callable[[], bool]) -> None:
 
 
 def everything(store: Store) -> list[Found]:
-    return list(store.find(limit=1000).items)
+    """All decisions; without where restrictions are now, which the desk's commands tell."""
+    return [replace(found, state="") for found in store.find(limit=1000).items]
 
 
 def expected(tmp_path: Path, batches: Sequence[int]) -> list[Found]:
@@ -134,6 +135,34 @@ def test_what_is_decided_is_found_with_what_it_led_to(clerk: Clerk) -> None:
     assert clerk.indexer.lag == 0 and clerk.store.last_height("sent") == clerk.ledger.head.height
     assert [command.action for command in clerk.put] == ["alert", "deny", "ask"]
     assert {each.state.value for each in clerk.store.restrictions()} == {"active", "pending"}
+    clerk.close()
+
+
+def test_a_decision_says_where_its_restriction_is_now(clerk: Clerk) -> None:
+    clerk.indexer.start()
+    clerk.decide(4)
+    look = StoreIndex(clerk.store, clerk.indexer, wait_s=60)
+
+    def now(number: int) -> tuple[str | None, str | None]:
+        found = look.decision(f"e{number}")
+        assert found is not None
+        return found.effect, found.restriction_state
+
+    assert [now(number) for number in range(4)] == [
+        ("none", ""),
+        ("alert", ""),
+        ("block", "active"),
+        ("ask", "pending"),
+    ]
+    asked = look.decision("e3")
+    assert asked is not None and asked.restriction
+    clerk.indexer.send(clerk.safety.approve(asked.restriction, by="ann"))
+    assert now(3) == ("ask", "active")
+    clerk.indexer.send(clerk.safety.kill(by="ann"))
+    assert [now(number) for number in (2, 3)] == [("block", "lifted"), ("ask", "lifted")]
+    assert [each.restriction_state for each in look.page(Query(limit=4)).decisions] == ["lifted"] * 2 + [
+        ""
+    ] * 2
     clerk.close()
 
 

@@ -171,7 +171,11 @@ class Endpoints:
         self._caller(request, "read")
         query = query_of(request.query_params)
         return self._reply(
-            await self._tried(self._elsewhere(lambda: self.backend.index.page(query)), usage=400)
+            await self._tried(
+                self._elsewhere(lambda: self.backend.index.page(query)),
+                usage=400,
+                remedy="Leave it out for the first page",
+            )
         )
 
     async def get_decision(self, request: Any) -> Any:
@@ -247,7 +251,7 @@ class Endpoints:
             assert found is not None
             return restriction_reply(found)
 
-        return self._reply(await self._on_desk(act))
+        return self._reply(await self._on_desk(act, "See GET /v1/restrictions?state=all"))
 
     async def post_kill(self, request: Any) -> Any:
         caller = self._caller(request, "kill")
@@ -314,8 +318,8 @@ class Endpoints:
         content_type(headers, (_JSON,))
         return asked(body, kind)
 
-    async def _tried(self, result: Any, *, usage: int = 409) -> Any:
-        """Awaits, and makes answers of what went wrong; of what was asked wrongly one with that status."""
+    async def _tried(self, result: Any, *, usage: int = 409, remedy: str = "See GET /healthz") -> Any:
+        """Awaits, and makes answers of what went wrong; of what was asked wrongly one with that status and remedy."""
         try:
             return await result
         except UnavailableError as problem:
@@ -330,7 +334,7 @@ class Endpoints:
             ) from None
         except UsageError as problem:
             code = "conflict" if usage == 409 else "bad-request"
-            raise ApiError(usage, code, escaped(str(problem))[:1000], "See the state of things") from None
+            raise ApiError(usage, code, escaped(str(problem))[:1000], remedy) from None
         except PhalanxError as problem:
             _LOG.error("%s", escaped(str(problem)))
             raise ApiError(
@@ -347,9 +351,9 @@ class Endpoints:
                 "unavailable", f"the database did not answer within {self.backend.config.index_s:g} s", 5
             ) from None
 
-    async def _on_desk(self, action: Callable[[Desk], Any]) -> Any:
+    async def _on_desk(self, action: Callable[[Desk], Any], remedy: str = "See GET /healthz") -> Any:
         try:
             future: Future[Any] = self.backend.worker.act(action)
         except UnavailableError as problem:
             raise ApiError(503, problem.code, str(problem), "Send it again later") from None
-        return await self._tried(asyncio.wrap_future(future))
+        return await self._tried(asyncio.wrap_future(future), remedy=remedy)

@@ -1,5 +1,6 @@
 """What requests ask for: headers, parameters, small bodies; read by hand, so that errors are of our form."""
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -58,6 +59,7 @@ class Label(msgspec.Struct, forbid_unknown_fields=True):
     malicious: bool
 
 
+_PLACE = re.compile(r" at `(\$(?:\[\d+\]|\.[a-z]+)*)`$")
 _WHY_FORM = f'"why": a text of at most {_LONGEST_WHY} characters'
 _FORMS = {
     Why: f"nothing, or an object with {_WHY_FORM}",
@@ -74,9 +76,14 @@ def asked(body: bytes, kind: Any) -> Any:
     """
     try:
         return msgspec.json.decode(body, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as problem:
+        place = _PLACE.search(str(problem))  # the only part of it that has nothing of the body's own
+        where = f" at {place[1]}" if place else ""
         raise ApiError(
-            400, "bad-request", "the body is not of the form that is expected", f"Send {_FORMS[kind]}"
+            400,
+            "bad-request",
+            f"the body is not of the form that is expected{where}; nothing was taken",
+            f"Send {_FORMS[kind]}",
         ) from None
 
 

@@ -102,6 +102,7 @@ class Indexer:
         self._put, self._wall_ns, self._days = put, wall_ns, days
         self._batches: deque[Decided] = deque()
         self._commands: deque[_Commands] = deque()
+        self._sent, self._taken = 0, 0  # how often there were commands; how often they were put
         self._behind = True
         self._given, self._indexed = height(), 0
         self._stopping = self._hurried = False
@@ -161,15 +162,18 @@ class Indexer:
         if commands:
             with self._changed:
                 self._commands.append(_Commands(self._height(), commands))
+                self._sent += 1
                 self._hurried = True  # who is to be stopped goes on meanwhile
                 self._changed.notify_all()
 
     def wait(self, timeout_s: float) -> bool:
-        """Waits until the store has what was given so far; whether it has."""
+        """Waits until the store has the batches and the commands given so far; whether it has."""
         with self._changed:
-            goal, self._hurried = self._given, True
+            goal, sent, self._hurried = self._given, self._sent, True
             self._changed.notify_all()
-            return self._changed.wait_for(lambda: self._indexed >= goal or bool(self.problem), timeout_s)
+            return self._changed.wait_for(
+                lambda: (self._indexed >= goal and self._taken >= sent) or bool(self.problem), timeout_s
+            )
 
     def _run(self) -> None:
         while True:
@@ -229,7 +233,10 @@ class Indexer:
         while self._commands:
             item = self._commands[0]
             self._put(item.commands, item.height)
-            self._commands.popleft()  # by this thread alone
+            with self._changed:
+                self._commands.popleft()  # by this thread alone
+                self._taken += 1
+                self._changed.notify_all()
 
     def _next_batches(self) -> list[Decided]:
         """Batches that one transaction stores. Called with the lock."""
@@ -324,4 +331,5 @@ def _reply(found: Found) -> Decision:
         would=found.would or None,
         reasons=found.reasons,
         restriction=found.restriction,
+        restriction_state=found.state,
     )

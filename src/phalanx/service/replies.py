@@ -87,7 +87,8 @@ class Events(msgspec.Struct, frozen=True):
 class Decision(msgspec.Struct, frozen=True):
     """One decision, and why. ``votes``: one a member, null where it was not received. ``dissent``: members whose vote
     is not the verdict. ``robustness``: by specification; infinite as text. ``evidence``: ids of the latest events of
-    the process. ``tolerates``: faults of the deployment itself, 0 for one process."""
+    the process. ``tolerates``: faults of the deployment itself, 0 for one process. ``effect`` is what took effect when
+    it was decided, ``restriction_state`` what has become of the restriction since."""
 
     event_id: str
     time_ns: int
@@ -108,6 +109,7 @@ class Decision(msgspec.Struct, frozen=True):
     would: str | None = None
     reasons: list[str] | None = None
     restriction: str | None = None
+    restriction_state: str | None = None
 
 
 class Decisions(msgspec.Struct, frozen=True):
@@ -217,6 +219,7 @@ def decision_reply(
     would: str | None = None,
     reasons: Sequence[str] | None = None,
     restriction: str | None = None,
+    restriction_state: str | None = None,
 ) -> Decision:
     """A decision with its explanation, and what it led to where that is known."""
     return Decision(
@@ -239,6 +242,7 @@ def decision_reply(
         would=would,
         reasons=None if reasons is None else list(reasons),
         restriction=restriction,
+        restriction_state=restriction_state,
     )
 
 

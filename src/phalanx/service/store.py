@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from phalanx.errors import DataError, ExtraMissingError, UsageError
@@ -83,6 +83,7 @@ class Found:
         would: what would have, were the service enforcing.
         reasons: rules that spoke.
         restriction: id of the restriction, empty where there is none.
+        state: where that is now (``restrictions.State``); empty where there is none.
     """
 
     height: int
@@ -92,6 +93,7 @@ class Found:
     would: str
     reasons: tuple[str, ...]
     restriction: str
+    state: str = ""
 
 
 @dataclass(frozen=True)
@@ -373,8 +375,18 @@ class Store:
         key = self.tables.decisions.c.key
         with self.reading() as connection:
             rows = connection.execute(query.order_by(key.desc()).limit(limit + 1)).all()
+            found = [_found(row) for row in rows[:limit]]
+            states = self._states(connection, [each.restriction for each in found if each.restriction])
         after = f"{rows[limit - 1].key:x}" if len(rows) > limit else ""
-        return Page(tuple(_found(row) for row in rows[:limit]), after)
+        return Page(tuple(replace(each, state=states.get(each.restriction, "")) for each in found), after)
+
+    def _states(self, connection: Any, names: Sequence[str]) -> dict[str, str]:
+        """Where restrictions are now, by id."""
+        if not names:
+            return {}
+        table = self.tables.restrictions
+        query = table.select().with_only_columns(table.c.id, table.c.state).where(table.c.id.in_(names))
+        return {row.id: row.state for row in connection.execute(query)}
 
     @contextmanager
     def _failing(self, what: str) -> Iterator[None]:
