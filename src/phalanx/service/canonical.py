@@ -106,32 +106,49 @@ def digest(domain: str, text: str) -> str:
 def _quickly(value: Any) -> str | None:
     """The text as msgspec writes it, where that is the canonical one; None where it may not be."""
     try:
-        if not _written_alike((value,)):
-            return None
-        raw = _encode_quickly(value)
-    except (ValueError, OverflowError, RecursionError):  # lone surrogates, huge integers, deep nesting
+        raw = _encode_quickly(_written_alike(value))
+    except (TypeError, ValueError, OverflowError, RecursionError):
         return None
     return raw.decode("ascii") if raw.isascii() and b"\x7f" not in raw else None
 
 
-def _written_alike(values: Any) -> bool:
-    """Whether msgspec writes values, but for characters beyond printable ASCII, as ``_encode`` does: those of just
-    JSON's types, with text as keys, and floats for which neither takes an exponent."""
-    for value in values:
-        kind = type(value)
-        if kind in _PLAIN:
+def _written_alike(value: Any) -> Any:
+    """A value that msgspec writes as ``_encode`` writes this one, but for characters beyond printable ASCII: itself, or
+    a copy that has the text of each float for which either may take an exponent.
+
+    Raises:
+        TypeError: it is not of just JSON's types, or a key is not text.
+        ValueError: a number that is not finite.
+    """
+    kind, changed = type(value), None
+    if kind is dict:
+        if not _TEXT.issuperset(map(type, value)):
+            raise TypeError("key")
+        places = value.items()
+    elif kind is list or kind is tuple:
+        if _PLAIN.issuperset(map(type, value)):
+            return value
+        places = enumerate(value)
+    elif kind is float:
+        if not math.isfinite(value):
+            raise ValueError("not finite")
+        return msgspec.Raw(repr(value).encode())
+    elif kind in _PLAIN:
+        return value
+    else:
+        raise TypeError("kind")
+    for place, item in places:
+        of = type(item)
+        if of in _PLAIN or (of is float and (_LEAST <= item < _BEYOND or item == 0.0)):
             continue
-        if kind is float:
-            if not (1e-4 <= value < 1e16 or -1e16 < value <= -1e-4 or value == 0.0):
-                return False
-        elif kind is dict:
-            if not (_TEXT.issuperset(map(type, value)) and _written_alike(value.values())):
-                return False
-        elif not (kind in (list, tuple) and (_PLAIN.issuperset(map(type, value)) or _written_alike(value))):
-            return False
-    return True
+        written = _written_alike(item)
+        if written is not item:
+            changed = changed or (value.copy() if kind is dict else list(value))
+            changed[place] = written
+    return value if changed is None else changed
 
 
+_LEAST, _BEYOND = 1e-4, 1e16  # between them neither takes an exponent
 _PLAIN = frozenset((str, int, bool, type(None)))
 _TEXT = frozenset((str,))
 
