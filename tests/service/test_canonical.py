@@ -3,6 +3,8 @@
 import enum
 import json
 import random
+import subprocess
+import sys
 from collections import OrderedDict
 from datetime import datetime
 from decimal import Decimal
@@ -130,6 +132,17 @@ def test_what_has_no_form_is_refused_with_its_place(value: Any, said: str) -> No
     with pytest.raises(DataError) as caught:
         canonical(value)
     assert said in str(caught.value)
+
+
+def test_without_the_extra_the_text_is_the_same() -> None:
+    value = {"b": [1, 1e-9, -0.5, "\u00e9\x7f"], "a": {"c": None}}
+    program = (
+        "import sys; sys.modules['msgspec'] = None\n"
+        "from phalanx.service.canonical import canonical\n"
+        f"print(canonical({value!r}))"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert said.stdout == canonical(value) + "\n"
 
 
 def test_what_is_nested_too_deep_is_refused() -> None:

@@ -17,14 +17,17 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import msgspec
-
 from phalanx.errors import DataError
+
+try:
+    import msgspec
+except ImportError:  # who only looks at a ledger may do without
+    msgspec = None
 
 __all__ = ["Encoded", "canonical", "digest"]
 
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
-_encode_quickly = msgspec.json.Encoder(order="sorted").encode
+_encode_quickly = None if msgspec is None else msgspec.json.Encoder(order="sorted").encode
 
 
 def canonical(value: Any) -> str:
@@ -105,6 +108,8 @@ def digest(domain: str, text: str) -> str:
 
 def _quickly(value: Any) -> str | None:
     """The text as msgspec writes it, where that is the canonical one; None where it may not be."""
+    if _encode_quickly is None:
+        return None
     try:
         raw = _encode_quickly(_written_alike(value))
     except (TypeError, ValueError, OverflowError, RecursionError):
@@ -132,6 +137,7 @@ def _written_alike(value: Any) -> Any:
     elif kind is float:
         if not math.isfinite(value):
             raise ValueError("not finite")
+        assert msgspec is not None
         return msgspec.Raw(repr(value).encode())
     elif kind in _PLAIN:
         return value
