@@ -94,12 +94,14 @@ class Ledger:
         if self.run_dir is None:
             raise UsageError("ledger replay: with which model? Name the run that decided: --run RUN")
         from phalanx.runtime.compile_cache import use_compile_cache
+        from phalanx.runtime.one_thread import use_one_thread
         from phalanx.runtime.specifications import load_specs
         from phalanx.service.engine import EngineConfig
         from phalanx.service.model import load_model
         from phalanx.service.replay import replay
 
         use_compile_cache()
+        use_one_thread()  # as whoever decided
         specs, shield = (() if each is None else load_specs(each) for each in (self.specs, self.shield))
         model = load_model(self.run_dir, specs=specs, shield=shield)
         slots = self._slots()

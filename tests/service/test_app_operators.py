@@ -105,6 +105,8 @@ def test_a_label_of_another_form_is_named_and_nothing_is_taken() -> None:
         worse = here.ask("POST", "/v1/labels", "", [{"id": "e5", "malicious": True, "<secret>": 1}])
         assert worse.status_code == 400 and "secret" not in worse.text
         assert not taken
+        forged = here.ask("POST", "/v1/kill", "", {"x - at `$.hunter.secret": 1})
+        assert forged.status_code == 400 and "secret" not in forged.text
 
 
 def test_labels_are_handed_on() -> None:

@@ -58,6 +58,41 @@ numbers = st.one_of(
 )
 
 
+ascii_texts = st.text(st.characters(max_codepoint=0x7F), max_size=8)
+
+
+@given(st.dictionaries(ascii_texts, numbers | ascii_texts | st.none(), max_size=8))
+def test_of_ascii_the_text_is_that_of_pythons_encoder(value: dict[str, Any]) -> None:
+    assert canonical([value, tuple(value.values())]) == json.dumps(
+        [value, [*value.values()]], sort_keys=True, separators=(",", ":")
+    )
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["a\x7f", "\u00e9\U0001f600", {"\x7f": 1}, {"\U0001f600": 1, "\uffff": 2, "a": 3}]
+    + [5e-5, -5e-5, 9.999999999999999e-05, 1e-4, -1e-4, 1e16, -1e16, 9999999999999998.0, 2**64, -(10**50)],
+)
+def test_what_two_encoders_write_otherwise_is_written_as_pythons_does(value: Any) -> None:
+    for whole in (value, [value], {"a": [value], "b": 0.5}, (1, {"c": value})):
+        assert canonical(whole) == json.dumps(whole, sort_keys=True, separators=(",", ":"))
+
+
+def test_the_slow_encoder_is_not_asked_for_what_events_and_decisions_hold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("phalanx.service.canonical._encode", None)
+    event = {
+        "path": "/home/ren\u00e9",
+        "size": 12.5,
+        "small": -1e-9,
+        "large": 1e300,
+        "gone": None,
+        "ok": True,
+    }
+    assert canonical([{"attributes": event, "votes": [0, None], "evidence": ["e"]}]).isascii()
+
+
 @given(
     st.lists(numbers | st.characters(max_codepoint=0x100, exclude_categories=[]) | texts, max_size=20),
     st.data(),

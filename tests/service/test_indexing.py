@@ -149,8 +149,8 @@ def test_a_decision_says_where_its_restriction_is_now(clerk: Clerk) -> None:
         return found.effect, found.restriction_state
 
     assert [now(number) for number in range(4)] == [
-        ("none", ""),
-        ("alert", ""),
+        ("none", None),
+        ("alert", None),
         ("block", "active"),
         ("ask", "pending"),
     ]
@@ -161,7 +161,7 @@ def test_a_decision_says_where_its_restriction_is_now(clerk: Clerk) -> None:
     clerk.indexer.send(clerk.safety.kill(by="ann"))
     assert [now(number) for number in (2, 3)] == [("block", "lifted"), ("ask", "lifted")]
     assert [each.restriction_state for each in look.page(Query(limit=4)).decisions] == ["lifted"] * 2 + [
-        ""
+        None
     ] * 2
     clerk.close()
 

@@ -12,7 +12,8 @@ def use_one_thread() -> None:
     as XLA does with what touches large tables, they take longer than on one, and whoever waits for work keeps a core
     busy that HTTP and the ledger need. JAX's own variable ``PJRT_NPROC`` asks for another number.
 
-    To be called before anything is computed: XLA makes its threads then.
+    To be called before anything is computed: XLA makes its threads then, and keeps them. What runs later in this
+    process, or is started by it, is on one thread, too.
     """
     os.environ.setdefault("PJRT_NPROC", "1")
     import jax

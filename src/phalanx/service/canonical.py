@@ -14,7 +14,9 @@ The definition is Python's own encoder. What msgspec writes alike, it writes, in
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
+from json.encoder import encode_basestring_ascii
 from typing import Any
 
 from phalanx.errors import DataError
@@ -107,19 +109,22 @@ def digest(domain: str, text: str) -> str:
 
 
 def _quickly(value: Any) -> str | None:
-    """The text as msgspec writes it, where that is the canonical one; None where it may not be."""
+    """The text as msgspec writes it, what is beyond printable ASCII escaped; None where it may differ from
+    ``_encode``'s."""
     if _encode_quickly is None:
         return None
     try:
-        raw = _encode_quickly(_written_alike(value))
+        text = _encode_quickly(_written_alike(value)).decode()
     except (TypeError, ValueError, OverflowError, RecursionError):
         return None
-    return raw.decode("ascii") if raw.isascii() and b"\x7f" not in raw else None
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return _BEYOND_ASCII.sub(lambda found: encode_basestring_ascii(found[0])[1:-1], text)
 
 
 def _written_alike(value: Any) -> Any:
-    """A value that msgspec writes as ``_encode`` writes this one, but for characters beyond printable ASCII: itself, or
-    a copy that has the text of each float for which either may take an exponent.
+    """A value that msgspec writes as ``_encode`` writes this one, characters beyond printable ASCII aside: itself, or a
+    copy that has the text of each float for which either may take an exponent.
 
     Raises:
         TypeError: it is not of just JSON's types, or a key is not text.
@@ -145,7 +150,7 @@ def _written_alike(value: Any) -> Any:
         raise TypeError("kind")
     for place, item in places:
         of = type(item)
-        if of in _PLAIN or (of is float and (_LEAST <= item < _BEYOND or item == 0.0)):
+        if of in _PLAIN or (of is float and (_LEAST <= abs(item) < _BEYOND or item == 0.0)):
             continue
         written = _written_alike(item)
         if written is not item:
@@ -155,6 +160,7 @@ def _written_alike(value: Any) -> Any:
 
 
 _LEAST, _BEYOND = 1e-4, 1e16  # between them neither takes an exponent
+_BEYOND_ASCII = re.compile(r"[^\x20-\x7e]")  # in strings alone: there is no other white space
 _PLAIN = frozenset((str, int, bool, type(None)))
 _TEXT = frozenset((str,))
 

@@ -59,7 +59,8 @@ class Label(msgspec.Struct, forbid_unknown_fields=True):
     malicious: bool
 
 
-_PLACE = re.compile(r" at `(\$(?:\[\d+\]|\.[a-z]+)*)`$")
+# of names of ours alone: those of fields that we do not know are the body's, and nothing of it is repeated
+_PLACE = re.compile(r" - at `(\$(?:\[[0-9]+\])?(?:\.(?:id|malicious|mode|why))?)`\Z")
 _WHY_FORM = f'"why": a text of at most {_LONGEST_WHY} characters'
 _FORMS = {
     Why: f"nothing, or an object with {_WHY_FORM}",
@@ -77,7 +78,7 @@ def asked(body: bytes, kind: Any) -> Any:
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as problem:
-        place = _PLACE.search(str(problem))  # the only part of it that has nothing of the body's own
+        place = _PLACE.search(str(problem))
         where = f" at {place[1]}" if place else ""
         raise ApiError(
             400,

@@ -167,13 +167,15 @@ class Indexer:
                 self._changed.notify_all()
 
     def wait(self, timeout_s: float) -> bool:
-        """Waits until the store has the batches and the commands given so far; whether it has."""
+        """Waits until the store has the batches and commands given so far, unless it fails; whether it has."""
         with self._changed:
             goal, sent, self._hurried = self._given, self._sent, True
             self._changed.notify_all()
-            return self._changed.wait_for(
-                lambda: (self._indexed >= goal and self._taken >= sent) or bool(self.problem), timeout_s
-            )
+            self._changed.wait_for(lambda: self._reached(goal, sent) or bool(self.problem), timeout_s)
+            return self._reached(goal, sent)
+
+    def _reached(self, height: int, sent: int) -> bool:
+        return self._indexed >= height and self._taken >= sent
 
     def _run(self) -> None:
         while True:
@@ -331,5 +333,5 @@ def _reply(found: Found) -> Decision:
         would=found.would or None,
         reasons=found.reasons,
         restriction=found.restriction,
-        restriction_state=found.state,
+        restriction_state=found.state or None,
     )

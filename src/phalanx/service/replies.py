@@ -88,7 +88,8 @@ class Decision(msgspec.Struct, frozen=True):
     """One decision, and why. ``votes``: one a member, null where it was not received. ``dissent``: members whose vote
     is not the verdict. ``robustness``: by specification; infinite as text. ``evidence``: ids of the latest events of
     the process. ``tolerates``: faults of the deployment itself, 0 for one process. ``effect`` is what took effect when
-    it was decided, ``restriction_state`` what has become of the restriction since."""
+    it was decided, ``restriction_state`` what has become of the restriction since: null in shadow mode, and where it
+    is no longer known."""
 
     event_id: str
     time_ns: int

@@ -30,6 +30,7 @@ __all__ = ["Decided", "Found", "Page", "Store"]
 _PLACES = 2**20  # of one batch, at most
 _MOST = 1_000
 _DELETED_AT_ONCE = 10_000
+_NAMED_AT_ONCE = 500  # older SQLite takes 999 parameters
 _HOUR_NS = 3600 * SECOND_NS
 _DAY_NS = 24 * _HOUR_NS
 _HOUR = "stored by hour "
@@ -83,7 +84,8 @@ class Found:
         would: what would have, were the service enforcing.
         reasons: rules that spoke.
         restriction: id of the restriction, empty where there is none.
-        state: where that is now (``restrictions.State``); empty where there is none.
+        state: where that is now (``restrictions.State``); empty where that is not known: of shadow mode, or forgotten,
+            or not looked up (``by_ids``).
     """
 
     height: int
@@ -381,12 +383,13 @@ class Store:
         return Page(tuple(replace(each, state=states.get(each.restriction, "")) for each in found), after)
 
     def _states(self, connection: Any, names: Sequence[str]) -> dict[str, str]:
-        """Where restrictions are now, by id."""
-        if not names:
-            return {}
-        table = self.tables.restrictions
-        query = table.select().with_only_columns(table.c.id, table.c.state).where(table.c.id.in_(names))
-        return {row.id: row.state for row in connection.execute(query)}
+        """Where restrictions are now, by id; without those of shadow mode, which are not stored."""
+        table, wanted, found = self.tables.restrictions, sorted(set(names)), {}
+        for first in range(0, len(wanted), _NAMED_AT_ONCE):
+            some = table.c.id.in_(wanted[first : first + _NAMED_AT_ONCE])
+            query = table.select().with_only_columns(table.c.id, table.c.state).where(some)
+            found |= {row.id: row.state for row in connection.execute(query)}
+        return found
 
     @contextmanager
     def _failing(self, what: str) -> Iterator[None]:
