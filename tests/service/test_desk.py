@@ -12,6 +12,7 @@ from service.hands import Hands
 from service.ledgers import verified
 from service.models import model
 
+from phalanx.errors import UsageError
 from phalanx.service.commands import Command
 from phalanx.service.desk import Desk
 from phalanx.service.engine import EngineConfig
@@ -206,6 +207,17 @@ def test_a_restart_hands_on_all_commands_at_once(place: Place) -> None:
     )
     desk.ledger.close()
     assert [call for call in calls if call] == [["deny"] * 3]
+
+
+def test_what_an_operators_refused_question_ends_is_sent_at_once(place: Place) -> None:
+    with place.open() as desk:
+        restriction = desk.decide([FIRST])[0].outcome.restriction
+        place.sent.clear()
+        place.clock.pass_s(DAY_S)
+        for _ in range(2):
+            with pytest.raises(UsageError, match="is expired"):
+                desk.act(lambda safety: safety.undo(restriction, by="ann"))
+            assert [command.action for command in place.sent] == ["allow"]
 
 
 def test_a_snapshot_ahead_of_the_ledger_is_not_gone_on_from(

@@ -295,8 +295,13 @@ class Desk:
         return outcomes
 
     def act(self, action: Callable[[Safety], Sequence[Command]]) -> None:
-        """What an operator does, and sends what follows from it."""
-        self._send(action(self.safety))
+        """What an operator does, and sends what follows from it; also of what was asked and is refused."""
+        try:
+            commands = action(self.safety)
+        except UsageError:
+            self._send(self.safety.tick())
+            raise
+        self._send(commands)
 
     def snapshot(self) -> None:
         """Keeps the engine's state, so that a restart need not begin at the ledger's first entry."""
