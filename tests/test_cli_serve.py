@@ -70,7 +70,7 @@ def test_flags_reach_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     given: list[Any] = []
     facts = {"url": "http://127.0.0.1:1", "mode": "enforce", "events": 7, "height": 9}
     monkeypatch.setattr(serving, "serve", lambda config, model: given.append((config, model)) or facts)
-    (tmp_path / "policy.toml").write_text("enforce = true\nblock_s = 60\n")
+    (tmp_path / "policy.toml").write_text("block_s = 60\n")
     (tmp_path / "drift.toml").write_text("window = 77\n")
     flags = [
         "--folder",
@@ -109,10 +109,10 @@ def test_flags_reach_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         3.0,
     )
     assert (config.database, config.server.key, config.token_file) == ("x.db", Path("k.pem"), Path("t.txt"))
-    # enforcement needs the switch, whatever a file says
+    # without the switch nothing takes effect
     assert main(["serve", "runs/first", *map(str, flags), "--json"]) == 0
     shown = capsys.readouterr()
-    assert json.loads(shown.out) == facts and "without --enforce it is shadow mode" in shown.err
+    assert json.loads(shown.out) == facts and not shown.err
     assert not given.pop()[0].policy.enforce
 
 

@@ -1,8 +1,7 @@
 """What ``phalanx serve`` and ``phalanx up`` have in common: a service over HTTP, its limits, its tokens."""
 
-import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,8 +10,6 @@ import tyro
 from phalanx.errors import UsageError
 
 __all__ = ["ServiceOptions"]
-
-_LOG = logging.getLogger("phalanx")
 
 
 @dataclass(frozen=True)
@@ -101,14 +98,13 @@ class ServiceOptions:
         from phalanx.service.serve_config import ServeConfig
         from phalanx.service.webhooks import read_destinations
 
-        policy = SafetyPolicy() if self.policy is None else read_policy(self.policy)
-        if policy.enforce and not self.enforce:
-            _LOG.warning("%s says enforce; without --enforce it is shadow mode", self.policy)
+        given = self.policy
+        policy = SafetyPolicy(self.enforce) if given is None else read_policy(given, enforce=self.enforce)
         return ServeConfig(
             folder=folder,
             host=self.host,
             port=self.port,
-            policy=replace(policy, enforce=self.enforce),
+            policy=policy,
             tokens=self.tokens,
             database=self.database,
             insecure=self.insecure,

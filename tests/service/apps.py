@@ -61,7 +61,9 @@ class HandIndex:
 
     def page(self, query: Query) -> Decisions:
         self.asked.append(query)
-        return Decisions([decision_reply(decision, height) for height, decision in self.desk.known.values()])
+        return Decisions(
+            [decision_reply(decision, height) for height, decision, _ in self.desk.known.values()]
+        )
 
 
 @dataclass

@@ -47,9 +47,10 @@ class HandDesk(Desk):
         self.errors: list[Exception] = []
         self.gate = threading.Event()
         self.gate.set()
-        self.snapshots = 0
+        self.snapshots, self.given_up = 0, 0
+        self.undecided: dict[str, LiveEvent] = {}
         self.safety = Safety(policy, Hands())
-        self.known: dict[str, tuple[int, LiveDecision]] = {}
+        self.known: dict[str, tuple[int, LiveDecision, LiveEvent]] = {}
         self.ledger: Any = SimpleNamespace(
             head=SimpleNamespace(height=0, to_json=dict), synced=0, torn=0, broken=None
         )
@@ -67,8 +68,8 @@ class HandDesk(Desk):
 
     def _answer(self, of: LiveEvent) -> Answer:
         repeated = of.id in self.known
-        height, decided = self.known.setdefault(of.id, (self.ledger.head.height, decision(of)))
-        return Answer(decided, height, self.safety.consider(decided, of, height), repeated)
+        height, decided, first = self.known.setdefault(of.id, (self.ledger.head.height, decision(of), of))
+        return Answer(decided, height, self.safety.consider(decided, of, height), repeated, of != first)
 
     def act(self, action: Callable[[Safety], Sequence[Command]]) -> None:
         action(self.safety)
@@ -93,13 +94,17 @@ def open_desk(
     path = folder / "key.pem"
     key = SigningKey.load(path) if path.exists() else SigningKey.create(path)
     ledger = Ledger.open(folder / "ledger", key)
-    return Desk(
-        folder,
-        ledger,
-        folder / "ledger",
-        model,
-        policy,
-        clock or Hands(),
-        config=DeskConfig(engine=config),
-        **given,
-    )
+    try:
+        return Desk(
+            folder,
+            ledger,
+            folder / "ledger",
+            model,
+            policy,
+            clock or Hands(),
+            config=DeskConfig(engine=config),
+            **given,
+        )
+    except BaseException:
+        ledger.close()
+        raise

@@ -12,7 +12,7 @@ from service.hands import Hands
 from service.ledgers import verified
 from service.models import model
 
-from phalanx.errors import UsageError
+from phalanx.errors import DataError, UsageError
 from phalanx.service.commands import Command
 from phalanx.service.desk import Desk
 from phalanx.service.engine import EngineConfig
@@ -89,6 +89,43 @@ def test_an_id_with_another_event_behind_it_restricts_nobody(place: Place) -> No
         assert answers[0].outcome.reasons == ("in-force",)
         assert desk.decide([another])[0].outcome.effect == "none"
         assert place.restricted() == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": "EXECUTE"},
+        {"parent": "q"},
+        {"attributes": {"path": "/tmp/evil"}},
+        {"host": "h2"},
+        {"time_ns": 10**18 + 1},
+    ],
+    ids=str,
+)
+def test_an_id_names_an_event_with_all_its_content(place: Place, change: dict[str, Any]) -> None:
+    same, other = replace(FIRST, attributes=dict(FIRST.attributes)), replace(FIRST, **change)
+    with place.open() as desk:
+        answers = desk.decide([FIRST, other, same])
+        assert [answer.another for answer in answers] == [False, True, False]
+    with place.open() as desk:  # what is known after a restart
+        answers = desk.decide([other, same])
+        assert [answer.another for answer in answers] == [True, False]
+
+
+def test_a_start_that_is_refused_leaves_the_ledger_as_it_was(place: Place) -> None:
+    with place.open() as desk:
+        for i in range(6):
+            desk.decide([event(i)])
+    (file,) = (place.folder / "ledger").glob("*.ndjson")
+    text = file.read_bytes()
+    spoilt = text.replace(b'"e2"', b'"e9"', 1)
+    assert spoilt != text
+    file.write_bytes(spoilt)
+    opening = [("mode", {"mode": "enforce", "why": "start"})]
+    for _ in range(2):
+        with pytest.raises(DataError, match="hash"):
+            open_desk(place.folder, MODEL, EngineConfig(), indexed=6, opening=opening)
+        assert file.read_bytes() == spoilt
 
 
 def test_what_led_to_nothing_leads_to_nothing_when_it_comes_again(place: Place) -> None:

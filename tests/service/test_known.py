@@ -28,7 +28,7 @@ def keeps_what_it_says(fewest: int, parts: list[int]) -> None:
     for part in parts:
         for _ in range(part):
             names.append(f"e{len(names)}")
-            known.put(names[-1], len(names), decision(names[-1]))
+            known.put(names[-1], len(names), decision(names[-1]), len(names))
         kept = [name for name in names if name in known]
         least = min(len(names), part + fewest)
         assert kept == names[len(names) - len(kept) :] and len(kept) >= least  # none went while it was put
@@ -44,8 +44,8 @@ def keeps_what_it_says(fewest: int, parts: list[int]) -> None:
 def test_a_later_decision_takes_the_place_of_an_earlier_one() -> None:
     known = Known(2)
     for name in ("a", "b"):
-        known.put(name, 1, decision(name))
+        known.put(name, 1, decision(name), 3)
     known.let_go()
-    known.put("a", 7, decision("a", 0.9))
-    assert known["a"] == known.get("a") == (7, decision("a", 0.9)) and known["b"][0] == 1
+    known.put("a", 7, decision("a", 0.9), 5)
+    assert known["a"] == known.get("a") == (7, decision("a", 0.9), 5) and known["b"][0] == 1
     assert known.get("c") is None and "c" not in known

@@ -37,7 +37,6 @@ def test_the_defaults_are_those_promised(tmp_path: Path) -> None:
 
 def test_every_key_can_be_given(tmp_path: Path) -> None:
     given_ = {
-        "enforce": "true",
         "approve_quarantine": "false",
         "approve_block": "true",
         "block_s": "1",
@@ -56,7 +55,7 @@ def test_every_key_can_be_given(tmp_path: Path) -> None:
         "subjects": '["db-*:root"]',
         "allow": '[{reason = "r", expires = 2027-01-31, subject = "job-*"}]',
     }
-    assert set(given_) == {field.name for field in fields(SafetyPolicy)}
+    assert set(given_) == {field.name for field in fields(SafetyPolicy)} - {"enforce"}
     policy = policy_of(tmp_path, "\n".join(f"{name} = {value}" for name, value in given_.items()))
     default = SafetyPolicy()
     assert not [name for name in given_ if getattr(policy, name) == getattr(default, name)]
@@ -67,10 +66,12 @@ def test_every_key_can_be_given(tmp_path: Path) -> None:
     ("text", "words"),
     [
         (
-            "enforced = true",
-            r"unknown key in .*safety\.toml: 'enforced'; choose one of: .*did you mean 'enforce'",
+            "block = 7",
+            r"unknown key in .*safety\.toml: 'block'; choose one of: .*did you mean 'block_s'",
         ),
-        ("enforce = 1", "enforce = 1; expected bool"),
+        ("enforce = true", r"safety\.toml: enforce is no key; .*--enforce"),
+        ("enforce = false", r"safety\.toml: enforce is no key; .*--enforce"),
+        ("approve_block = 1", "approve_block = 1; expected bool"),
         ("block_s = true", "block_s = True; expected int"),
         ("block_s = 0", r"safety\.toml: block_s = 0; expected 1 to 86400"),
         ("block_s = 86401", "expected 1 to 86400"),
@@ -97,7 +98,7 @@ def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, text: str, words: 
 
 def test_files_that_cannot_be_read_are_data_errors(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a JSON or TOML safety policy"):
-        policy_of(tmp_path, "enforce = ")
+        policy_of(tmp_path, "block_s = ")
     with pytest.raises(DataError, match="cannot read"):
         read_policy(tmp_path / "none.toml")
     (tmp_path / "list.json").write_text("[]")
@@ -105,10 +106,10 @@ def test_files_that_cannot_be_read_are_data_errors(tmp_path: Path) -> None:
         read_policy(tmp_path / "list.json")
 
 
-def test_the_command_line_has_the_last_word(tmp_path: Path) -> None:
+def test_whether_anything_takes_effect_is_said_by_who_starts_it(tmp_path: Path) -> None:
     path = tmp_path / "safety.toml"
-    path.write_text("enforce = true")
-    assert not read_policy(path, enforce=False).enforce and read_policy(path).enforce
+    path.write_text("block_s = 60")
+    assert not read_policy(path).enforce and read_policy(path, enforce=True).enforce
 
 
 @pytest.mark.parametrize(

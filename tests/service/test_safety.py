@@ -145,6 +145,15 @@ def test_what_waits_when_the_service_falls_back_cannot_begin_until_it_enforces()
     assert actions(service.safety.approve(asked, by="ann")) == ["contain"]
 
 
+def test_a_call_in_shadow_mode_keeps_nobody_from_being_called_later() -> None:
+    service = Service(SafetyPolicy())
+    assert actions(service.safety.page("no-quorum")) == ["page"]
+    assert actions(service.safety.page("no-quorum")) == []
+    service.policy = ENFORCING
+    safety = service.start()
+    assert actions(safety.page("no-quorum")) == ["page"] and actions(safety.page("no-quorum")) == []
+
+
 def test_operators_cannot_enforce_what_was_not_started_to() -> None:
     service = Service(SafetyPolicy())
     with pytest.raises(UsageError, match="--enforce"):

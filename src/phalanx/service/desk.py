@@ -5,10 +5,11 @@ queries all follow from it, and are brought up to it at every start (a snapshot 
 """
 
 import contextlib
+import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from phalanx.service.ledger_bodies import batch_body, counted, decisions_of, eve
 from phalanx.service.ledger_entry import Entry
 from phalanx.service.model import Model
 from phalanx.service.policy import SafetyPolicy
-from phalanx.service.records import LiveDecision, LiveEvent
+from phalanx.service.records import LiveDecision, LiveEvent, content_hash
 from phalanx.service.remote import Remote, merged, told_of, without_quorum
 from phalanx.service.safety import Outcome, Safety
 from phalanx.verdicts import Verdict
@@ -33,6 +34,7 @@ __all__ = ["Answer", "Desk", "DeskConfig"]
 _LOG = logging.getLogger("phalanx")
 _STATE = "state"
 _HEAVY = 100_000
+_AGAIN = 512  # events that are submitted again at once
 _AT_ONCE = 64  # entries of a network that are taken before anything else gets its turn
 
 
@@ -45,12 +47,14 @@ class Answer:
         height: of the ledger's entry that holds it.
         outcome: what takes effect.
         repeated: whether it had been decided before.
+        another: whether what was decided under this id is another event.
     """
 
     decision: LiveDecision
     height: int
     outcome: Outcome
     repeated: bool = False
+    another: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,19 +65,22 @@ class DeskConfig:
         engine: bounds of the memory.
         snapshot_every: events between snapshots: what a restart has to decide again, at most about that many.
         remembered: of the latest events, whose decisions are in memory, at least; ``Recall`` finds older ones.
+        undecided: events answered without a quorum that wait for the network's decision, at most; beyond that the
+            eldest stay what they are, alerts.
     """
 
     engine: EngineConfig = EngineConfig()
     snapshot_every: int = 50_000
     remembered: int = 50_000
+    undecided: int = 32_768
 
 
 class Desk:
     """Decides events and keeps the ledger. For one thread at a time.
 
     Where a network of nodes decides, verdicts and votes are the network's; the committee here follows them and says the
-    rest: scores, robustness, evidence. What the network does not answer in time is an alert without a quorum, and the
-    network's decision, should it come, takes its place.
+    rest: scores, robustness, evidence. What the network does not answer in time is an alert without a quorum. It waits,
+    over a restart too, and is submitted again once there is a quorum; the network's decision takes the alert's place.
 
     Args:
         folder: of the snapshot.
@@ -90,9 +97,12 @@ class Desk:
         indexed: the last height that the index has.
         sent: the last height whose commands were taken.
         network: who decides, where that is not the committee here.
+        opening: kinds and bodies of entries that the ledger gets once it was read and nothing refused the start.
 
     Attributes:
         known: decisions on the latest events; none is let go of while ``decide`` answers.
+        undecided: events that were answered without a quorum and wait for the network's decision, by id.
+        given_up: events that waited so and were too many.
 
     Raises:
         RunError: the ledger holds decisions that this model does not come to again.
@@ -115,16 +125,20 @@ class Desk:
         indexed: int = 0,
         sent: int = 0,
         network: Remote | None = None,
+        opening: Sequence[tuple[str, Mapping[str, Any]]] = (),
     ) -> None:
         self.ledger, self.config = ledger, config
         self._folder, self._ledger_folder = folder, ledger_folder
         self._model, self._send, self._index = model, send, index
         self.known = Known(config.remembered)
+        self.undecided: dict[str, LiveEvent] = {}
+        self.given_up = 0
         self._due: deque[tuple[int, LiveEvent, LiveDecision]] = deque()  # written down, not considered yet
         self._since_snapshot = 0
         self._network, self._network_height, self._accused = network, 0, 0
         self.engine: Engine
         bodies = self._catch_up(indexed)
+        ledger.append_many(opening)
         self.safety = Safety.replay((body for _, body in bodies), policy, clock, journal=self._journal)
         # at once: whoever takes some of them counts all as taken
         self._send([command for height, body in bodies if height > sent for command in commands_of(body)])
@@ -159,12 +173,12 @@ class Desk:
             )
         answers = []
         for event in events:
-            height, decision = self.known[event.id]
+            height, decision, content = self.known[event.id]
             outcome = outcomes.pop(event.id, None)
             repeated = outcome is None  # whatever it says now, it is not judged: it may be another's event
-            answers.append(
-                Answer(decision, height, outcome or self.safety.outcome_of(decision, height), repeated)
-            )
+            another = repeated and content != content_hash(event)
+            outcome = outcome or self.safety.outcome_of(decision, height)
+            answers.append(Answer(decision, height, outcome, repeated, another))
         self.known.let_go()
         return answers
 
@@ -181,6 +195,9 @@ class Desk:
         for _ in range(_AT_ONCE):
             if self._take_next(network, 0.0) is None:
                 break
+        if self.undecided:  # what is on its way of these is left alone
+            for name in network.ask(list(itertools.islice(self.undecided.values(), _AGAIN))):
+                del self.undecided[name]
         for body in network.evidence()[self._accused :]:
             self._accused += 1
             try:
@@ -220,7 +237,19 @@ class Desk:
             left = list(missing.values())
             alerts = [without_quorum(event, network.n, network.f) for event in left]
             outcomes |= self._written(left, alerts, network.f)
+            self._wait_for(event for event in left if event.id not in refused)
         return outcomes
+
+    def _wait_for(self, events: Iterable[LiveEvent]) -> None:
+        self.undecided |= {event.id: event for event in events}
+        over = len(self.undecided) - self.config.undecided
+        if over <= 0:
+            return
+        if not self.given_up:
+            _LOG.error("more than %d events wait for a quorum: the eldest stay alerts", self.config.undecided)
+        self.given_up += over
+        for name in list(itertools.islice(self.undecided, over)):
+            del self.undecided[name]
 
     def _take_next(self, network: Remote, wait_s: float) -> tuple[list[str], dict[str, Outcome]] | None:
         """Takes the network's next entry; None where there is none in time.
@@ -248,6 +277,8 @@ class Desk:
             if network.next(0.0) is entry:  # nothing was written down
                 self.engine.back(before)
             raise
+        for event in events:
+            self.undecided.pop(event.id, None)
         return [event.id for event in events], outcomes
 
     def _written(
@@ -268,7 +299,7 @@ class Desk:
         entry = self.ledger.append("batch", body)
         done()
         events, decisions = counted(entry.body, events, decisions)
-        self._remember(entry.height, decisions)
+        self._remember(entry.height, events, decisions)
         self._due += [(entry.height, *each) for each in zip(events, decisions, strict=True)]
         outcomes: dict[str, Outcome] = {}
         try:
@@ -316,9 +347,9 @@ class Desk:
             _LOG.error("no snapshot: %s", problem)
             self._since_snapshot = 0
 
-    def _remember(self, height: int, decisions: Sequence[LiveDecision]) -> None:
-        for decision in decisions:
-            self.known.put(decision.event_id, height, decision)
+    def _remember(self, height: int, events: Sequence[LiveEvent], decisions: Sequence[LiveDecision]) -> None:
+        for event, decision in zip(events, decisions, strict=True):
+            self.known.put(event.id, height, decision, content_hash(event))
 
     def _journal(self, bodies: Sequence[Mapping[str, Any]]) -> None:
         self.ledger.append_many([("operator", body) for body in bodies])
@@ -355,7 +386,7 @@ class Desk:
             if self._again(entry, events, decisions, entry.height > begin.get("height", 0)):
                 decided += len(events)
             events, decisions = counted(entry.body, events, decisions)
-            self._remember(entry.height, decisions)
+            self._remember(entry.height, events, decisions)
             self.known.let_go()
             self._due += [
                 (entry.height, event, decision)
@@ -409,8 +440,11 @@ class Desk:
                 raise UsageError(
                     f"{self._ledger_folder}: decisions of one process; go on with `phalanx serve`"
                 )
+            self._wait_for(events)
             return False  # what only the gateway answered, the committee does not know of
         self._network_height = told["height"]
+        for event in events:
+            self.undecided.pop(event.id, None)
         if wanted:
             self.engine.decide(events, [int(decision.verdict) for decision in decisions])
         return wanted

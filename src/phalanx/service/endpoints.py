@@ -221,6 +221,7 @@ class Endpoints:
         notes += ["fallback"] if status.fallback else []
         notes += ["ledger-broken"] if status.broken else []
         notes += ["ledger-full"] if worker.full else []
+        notes += ["undecided"] if status.undecided else []
         notes += ["stopping"] if worker.stopping and not worker.failure else []
         notes += self.backend.notes()
         return self._reply(Health("ok" if fine else "failing", status.mode, notes), 200 if fine else 503)

@@ -23,7 +23,7 @@ class Known:
     Example:
         >>> from phalanx.verdicts import Verdict
         >>> def put(known, name):
-        ...     known.put(name, 1, LiveDecision(name, 5, "h", "p", Verdict.ALLOW, (), True, 0.1, False, {}, (), "m"))
+        ...     known.put(name, 1, LiveDecision(name, 5, "h", "p", Verdict.ALLOW, (), True, 0.1, False, {}, (), "m"), 7)
         >>> known = Known(2)
         >>> for name in "abcdef":
         ...     put(known, name)
@@ -35,7 +35,7 @@ class Known:
     def __init__(self, fewest: int) -> None:
         self.passing = Seen()
         self._fewest, self._step = fewest, min(_AT_ONCE, fewest)
-        self._kept: dict[str, tuple[int, LiveDecision]] = {}
+        self._kept: dict[str, tuple[int, LiveDecision, int]] = {}
         self._latest: list[str] = []
         self._young: deque[list[str]] = deque()  # not passing
         self._old: deque[list[str]] = deque()  # passing
@@ -43,18 +43,18 @@ class Known:
     def __contains__(self, event_id: str) -> bool:
         return event_id in self._kept
 
-    def __getitem__(self, event_id: str) -> tuple[int, LiveDecision]:
+    def __getitem__(self, event_id: str) -> tuple[int, LiveDecision, int]:
         return self._kept[event_id]
 
-    def get(self, event_id: str) -> tuple[int, LiveDecision] | None:
-        """Height of the ledger's entry, and the decision; None where it is not kept."""
+    def get(self, event_id: str) -> tuple[int, LiveDecision, int] | None:
+        """Height of the ledger's entry, the decision, the event's ``content_hash``; None where it is not kept."""
         return self._kept.get(event_id)
 
-    def put(self, event_id: str, height: int, decision: LiveDecision) -> None:
+    def put(self, event_id: str, height: int, decision: LiveDecision, content: int) -> None:
         """Keeps a decision; it takes the place, and the age, of an earlier one on the same event."""
         if event_id not in self._kept:
             self._latest.append(event_id)
-        self._kept[event_id] = (height, decision)
+        self._kept[event_id] = (height, decision, content)
 
     def let_go(self) -> None:
         """Lets go of the eldest ones where there are enough later ones."""

@@ -100,12 +100,12 @@ class SafetyPolicy:
         return self.approve_quarantine if verdict is Verdict.QUARANTINE else self.approve_block
 
 
-def read_policy(path: Path, *, enforce: bool | None = None) -> SafetyPolicy:
-    """Reads a policy: the attributes of ``SafetyPolicy`` as keys, the allow-list as tables ``[[allow]]``.
+def read_policy(path: Path, *, enforce: bool = False) -> SafetyPolicy:
+    """Reads a policy: the attributes of ``SafetyPolicy`` but ``enforce``; the allow-list as tables ``[[allow]]``.
 
     Args:
         path: a TOML file (or JSON).
-        enforce: takes the place of what the file says.
+        enforce: see ``SafetyPolicy``; whoever starts the service says it, not a file.
 
     Raises:
         DataError: it cannot be read.
@@ -114,7 +114,7 @@ def read_policy(path: Path, *, enforce: bool | None = None) -> SafetyPolicy:
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "safety.toml"
-        >>> _ = path.write_text('enforce = true\\nblock_s = 60\\n[[allow]]\\nhost = "db-*"\\n'
+        >>> _ = path.write_text('block_s = 60\\n[[allow]]\\nhost = "db-*"\\n'
         ...                     'path = "/srv/backup"\\nreason = "nightly dump"\\nexpires = 2027-01-31\\n')
         >>> policy = read_policy(path)
         >>> policy.block_s, policy.allow[0].path, policy.quarantine_s
@@ -124,15 +124,16 @@ def read_policy(path: Path, *, enforce: bool | None = None) -> SafetyPolicy:
     if not isinstance(given, dict):
         raise UsageError(f"{path}: a safety policy is a table of keys; see docs/live-safety.md")
     fields = {field.name: field for field in dataclasses.fields(SafetyPolicy)}
+    fields.pop("enforce")
     values: dict[str, Any] = {}
     for name, value in given.items():
+        if name == "enforce":
+            raise UsageError(f"{path}: enforce is no key; delete it, and start with --enforce to enforce")
         if name not in fields:
             raise unknown_name(f"key in {path}:", name, sorted(fields))
         values[name] = _value(name, value, fields[name].default, str(path))
-    if enforce is not None:
-        values["enforce"] = enforce
     try:
-        return SafetyPolicy(**values)
+        return SafetyPolicy(enforce=enforce, **values)
     except UsageError as problem:
         raise UsageError(f"{path}: {problem}") from problem
 

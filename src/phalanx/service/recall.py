@@ -50,8 +50,12 @@ class Recall:
             while True:
                 done, _ = await asyncio.wait([waiting], timeout=self._wait_s)
                 if done:
-                    found = {each.event.id: _answer(each) for each in waiting.result()}
-                    return {key: found[event.id] for key, event in events.items() if event.id in found}
+                    found = {each.event.id: each for each in waiting.result()}
+                    return {
+                        key: _answer(found[event.id], event)
+                        for key, event in events.items()
+                        if event.id in found
+                    }
                 if self._aside.stuck_s >= self._wait_s or time.monotonic() < self._away_until:
                     raise TimeoutError  # else there are only others before it
         except Exception as problem:
@@ -62,10 +66,10 @@ class Recall:
             return {}
 
 
-def _answer(found: Found) -> Answer:
+def _answer(found: Found, event: LiveEvent) -> Answer:
     if not found.effect and found.decision.verdict is not Verdict.ALLOW:
         outcome = CONSIDERED  # what it led to is not known any more
     else:
         effects = (Effect(found.effect or Effect.NONE), Effect(found.would or Effect.NONE))
         outcome = Outcome(*effects, found.reasons, found.restriction)
-    return Answer(found.decision, found.height, outcome, repeated=True)
+    return Answer(found.decision, found.height, outcome, repeated=True, another=found.event != event)

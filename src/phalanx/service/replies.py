@@ -190,7 +190,7 @@ def event_result(index: int, event: LiveEvent | None, found: Answer | Failed | R
     if isinstance(found, Failed):
         return EventResult(index, event.id if event else None, error=Problem(found.code, found.message))
     decision, outcome = found.decision, found.outcome
-    if event is not None and _identity(event) != _identity(decision):
+    if found.another:
         taken = Problem(
             Reason.ID_TAKEN.value,
             f"event {index}: another event has this id",
@@ -263,10 +263,6 @@ def restriction_reply(restriction: Restriction) -> Restricted:
         by=restriction.by,
         why=restriction.why,
     )
-
-
-def _identity(of: LiveEvent | LiveDecision) -> tuple[int, str, str]:
-    return of.time_ns, of.host, of.subject
 
 
 def _finite(value: float) -> float | str:

@@ -406,10 +406,13 @@ class Safety:
 
     def _paged(self, reason: str, now: Moment, about: Mapping[str, Any]) -> list[Body]:
         host = about["host"] if reason not in (Rule.FLEET_RATE, Rule.ALERT_RATE, Rule.NO_QUORUM) else ""
-        told = self.state.pages.get((reason, host))
+        told = self.state.pages.get((reason, host, self.shadow))
         if told is not None and now.steady_ns - told < self.policy.page_repeat_s * SECOND_NS:
             return []
-        return [{**about, "act": "page", "at": now.as_json(), "reason": reason, "host": host}]
+        shadow = (
+            {"shadow": True} if self.shadow else {}
+        )  # so that it keeps nobody from being called once it counts
+        return [{**about, "act": "page", "at": now.as_json(), "reason": reason, "host": host} | shadow]
 
     def _commit(self, bodies: Sequence[Body], *, frees: bool = False) -> None:
         """Writes changes down and takes them in.

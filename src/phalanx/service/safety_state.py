@@ -120,7 +120,7 @@ class SafetyState:
         fallback: why the service fell back into shadow mode, None where it did not.
         allow: rules that operators added, by id.
         outcomes: (height, event id) -> effect, what it would have been, reasons, id of the restriction.
-        pages: (reason, host) -> steady ns of the latest page.
+        pages: (reason, host, whether in shadow mode) -> steady ns of the latest page.
         height: the latest that was considered.
         done: up to which height all decisions were, those too that led to nothing.
         last: moment of the latest body.
@@ -135,7 +135,7 @@ class SafetyState:
     outcomes: OrderedDict[tuple[int, str], tuple[Effect, Effect, tuple[str, ...], str]] = field(
         default_factory=OrderedDict
     )
-    pages: dict[tuple[str, str], int] = field(default_factory=dict)
+    pages: dict[tuple[str, str, bool], int] = field(default_factory=dict)
     height: int = 0
     done: int = 0
     last: Moment | None = None
@@ -181,7 +181,7 @@ class SafetyState:
             books.alert_times.append(at.steady_ns)
             self._remember(body, "")
         elif act == "page":
-            self.pages[body["reason"], body["host"]] = at.steady_ns
+            self.pages[body["reason"], body["host"], body.get("shadow", False)] = at.steady_ns
         elif act == "kill" or act == "release":
             self.killed = act == "kill"
         elif act == "shadow" or act == "enforce":

@@ -202,7 +202,6 @@ class Service:
             days=config.keep_days,
         )
         self.watching = watching = Watching(self._model, config.watch, folder / "drift.json")
-        self._begun(ledger)
         self.desk = Desk(
             folder,
             ledger,
@@ -216,6 +215,7 @@ class Service:
             indexed=ledger.head.height,  # the indexer reads what the store lacks by itself
             sent=outbox.sent_height,
             network=self._gateway,
+            opening=self._opening(),
         )
         self._lateness = Lateness(since=self.desk.engine.counters)
         if not settings.exists():
@@ -255,18 +255,16 @@ class Service:
             file = TokenFile(path)
         return file
 
-    def _begun(self, ledger: Ledger) -> None:
-        """Writes down who decides from now on, and in which mode."""
+    def _opening(self) -> list[tuple[str, dict[str, Any]]]:
+        """Who decides from now on, and in which mode."""
         import importlib.metadata
 
         versions = {name: importlib.metadata.version(name) for name in ("phalanx", "jax")}
         mode = "enforce" if self.config.policy.enforce else "shadow"
-        ledger.append_many(
-            [
-                ("model", {"digest": self._model.digest, "versions": versions}),
-                ("mode", {"mode": mode, "why": "start"}),
-            ]
-        )
+        return [
+            ("model", {"digest": self._model.digest, "versions": versions}),
+            ("mode", {"mode": mode, "why": "start"}),
+        ]
 
     def _ticked(self, desk: Desk) -> None:
         self.watching.ticked()
