@@ -53,7 +53,7 @@ def test_the_switch_stops_everything_at_once() -> None:
 def test_the_mode_is_changed_and_told() -> None:
     with site(HandDesk(ENFORCING)) as here:
         shadow = here.ask("POST", "/v1/mode", "", {"mode": "shadow"}).json()
-        assert shadow["mode"] == "shadow" and shadow["fallback"] == "killer asked for it"
+        assert shadow["mode"] == "shadow" and shadow["fallback"] == "asked for by 'killer'"
         result = here.ask("POST", "/v1/events", "", sent(1, want="block")).json()
         assert result["mode"] == "shadow"
         assert (result["results"][0]["effect"], result["results"][0]["would"]) == ("none", "block")

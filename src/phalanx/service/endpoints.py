@@ -221,6 +221,7 @@ class Endpoints:
         notes += ["fallback"] if status.fallback else []
         notes += ["ledger-broken"] if status.broken else []
         notes += ["ledger-full"] if worker.full else []
+        notes += ["failed"] if worker.failure and not status.broken else []
         notes += ["undecided"] if status.undecided else []
         notes += ["stopping"] if worker.stopping and not worker.failure else []
         notes += self.backend.notes()
@@ -273,7 +274,7 @@ class Endpoints:
                 lambda safety: safety.enforce(by=caller.name, why=why), self.backend.resumed
             )
         return await self._switch(
-            lambda safety: safety.fall_back(by=caller.name, why=why or f"{caller.name} asked for it")
+            lambda safety: safety.fall_back(by=caller.name, why=why or f"asked for by {caller.name!r}")
         )
 
     async def _switch(self, action: Callable[[Any], Any], then: Callable[[], None] = lambda: None) -> Any:

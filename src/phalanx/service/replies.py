@@ -188,7 +188,11 @@ def event_result(index: int, event: LiveEvent | None, found: Answer | Failed | R
     if isinstance(found, Refused):
         return EventResult(index, error=Problem(found.reason.value, found.message, found.remedy))
     if isinstance(found, Failed):
-        return EventResult(index, event.id if event else None, error=Problem(found.code, found.message))
+        return EventResult(
+            index,
+            event.id if event else None,
+            error=Problem(found.code, found.message, "Send it again later"),
+        )
     decision, outcome = found.decision, found.outcome
     if found.another:
         taken = Problem(
