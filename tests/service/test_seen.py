@@ -27,8 +27,9 @@ def test_few_that_are_new_are_mistaken_however_many_came() -> None:
     for part in range(40):
         seen.add([f"{part}/{i}" for i in range(CAPACITY // 4)])
     new = [f"new {i}" for i in range(200_000)]
-    # both generations are at most full: twice 6e-6 of them
-    assert len(seen.among(new)) < 10
+    # both generations are at most full: twice 6e-6 of them, and 8e-6 more because a filter so small has few pairs of
+    # first place and step; 4 are expected (4.0 on average over 60 keys of the hash), and 25 not in 1e11 runs
+    assert len(seen.among(new)) < 25
     assert len(seen.among([f"0/{i}" for i in range(CAPACITY // 4)])) < 10  # long ago
     assert sum(part.nbytes for part in seen._parts) == 8 * CAPACITY
 
