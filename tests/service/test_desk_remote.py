@@ -212,6 +212,20 @@ def test_what_was_answered_without_a_quorum_is_submitted_once_there_is_one(tmp_p
     assert sorted(found, key=ITEMS.index) == ITEMS[:7] + ITEMS[8:40]  # each counts once
 
 
+def test_what_waits_for_a_quorum_goes_before_what_comes_after_it(tmp_path: Path) -> None:
+    network = Network()
+    with desk_over(tmp_path, network) as (desk, wire):
+        wire.slow = True
+        for item in ITEMS[:40]:
+            desk.decide([item])
+        wire.slow = False
+        other = replace(ITEMS[4], kind="EXIT")
+        answers = desk.decide([*ITEMS[40:45], ITEMS[3], other])
+        assert all(answer.decision.quorum for answer in answers) and not desk.undecided
+        assert [answer.another for answer in answers] == [False] * 6 + [True]
+    assert [event for event, _, theirs in in_ledger(tmp_path) if theirs] == ITEMS[:45]
+
+
 def test_of_too_many_that_wait_for_a_quorum_the_eldest_stay_alerts(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

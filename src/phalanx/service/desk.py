@@ -9,7 +9,7 @@ import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ __all__ = ["Answer", "Desk", "DeskConfig"]
 _LOG = logging.getLogger("phalanx")
 _STATE = "state"
 _HEAVY = 100_000
-_AGAIN = 512  # events that are submitted again at once
+_ON_THEIR_WAY = 1024  # events, at most
 _AT_ONCE = 64  # entries of a network that are taken before anything else gets its turn
 
 
@@ -80,7 +80,8 @@ class Desk:
 
     Where a network of nodes decides, verdicts and votes are the network's; the committee here follows them and says the
     rest: scores, robustness, evidence. What the network does not answer in time is an alert without a quorum. It waits,
-    over a restart too, and is submitted again once there is a quorum; the network's decision takes the alert's place.
+    over a restart too, until there is a quorum again; the network's decision takes the alert's place. What comes
+    meanwhile goes after what waits.
 
     Args:
         folder: of the snapshot.
@@ -176,7 +177,7 @@ class Desk:
             height, decision, content = self.known[event.id]
             outcome = outcomes.pop(event.id, None)
             repeated = outcome is None  # whatever it says now, it is not judged: it may be another's event
-            another = repeated and content != content_hash(event)
+            another = content != content_hash(event)
             outcome = outcome or self.safety.outcome_of(decision, height)
             answers.append(Answer(decision, height, outcome, repeated, another))
         self.known.let_go()
@@ -195,9 +196,8 @@ class Desk:
         for _ in range(_AT_ONCE):
             if self._take_next(network, 0.0) is None:
                 break
-        if self.undecided:  # what is on its way of these is left alone
-            for name in network.ask(list(itertools.islice(self.undecided.values(), _AGAIN))):
-                del self.undecided[name]
+        if self.undecided:
+            self._submitted(network)
         for body in network.evidence()[self._accused :]:
             self._accused += 1
             try:
@@ -216,12 +216,15 @@ class Desk:
             raise
 
     def _decided_there(self, network: Remote, events: Sequence[LiveEvent]) -> dict[str, Outcome]:
-        """The network's decisions; without a quorum, an alert on each event."""
+        """The network's decisions; without a quorum, an alert on each event.
+
+        What waited before goes first: members judge by the time between events.
+        """
         outcomes: dict[str, Outcome] = {}
         missing = {event.id: event for event in events}
-        refused = network.ask(events)
-        deadline, late = time.monotonic() + (0.0 if network.out else network.patience_s), 0
-        while len(missing) > len(refused) and late < _AT_ONCE:
+        self.undecided |= missing
+        deadline, late, heard = time.monotonic() + (0.0 if network.out else network.patience_s), 0, False
+        while not missing.keys().isdisjoint(self._submitted(network)) and late < _AT_ONCE:
             left_s = deadline - time.monotonic()
             late += left_s <= 0.0
             taken = self._take_next(network, left_s)
@@ -229,19 +232,25 @@ class Desk:
                 break
             ids, led_to = taken
             outcomes |= led_to
+            heard = True
             for name in ids:
                 missing.pop(name, None)
-        if len(missing) > len(refused):
+        if not heard and not missing.keys().isdisjoint(self.undecided):
             network.lost()
         if missing:
             left = list(missing.values())
             alerts = [without_quorum(event, network.n, network.f) for event in left]
             outcomes |= self._written(left, alerts, network.f)
-            self._wait_for(event for event in left if event.id not in refused)
+            self._give_up_some()
         return outcomes
 
-    def _wait_for(self, events: Iterable[LiveEvent]) -> None:
-        self.undecided |= {event.id: event for event in events}
+    def _submitted(self, network: Remote) -> dict[str, LiveEvent]:
+        """All that waits, once the eldest of it is on its way; what cannot be submitted waits no more."""
+        for name in network.ask(list(itertools.islice(self.undecided.values(), _ON_THEIR_WAY))):
+            del self.undecided[name]
+        return self.undecided
+
+    def _give_up_some(self) -> None:
         over = len(self.undecided) - self.config.undecided
         if over <= 0:
             return
@@ -440,7 +449,8 @@ class Desk:
                 raise UsageError(
                     f"{self._ledger_folder}: decisions of one process; go on with `phalanx serve`"
                 )
-            self._wait_for(events)
+            self.undecided |= {event.id: event for event in events}
+            self._give_up_some()
             return False  # what only the gateway answered, the committee does not know of
         self._network_height = told["height"]
         for event in events:
