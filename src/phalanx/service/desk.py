@@ -177,7 +177,8 @@ class Desk:
             height, decision, content = self.known[event.id]
             outcome = outcomes.pop(event.id, None)
             repeated = outcome is None  # whatever it says now, it is not judged: it may be another's event
-            another = content != content_hash(event)
+            before = repeated or self._network is not None  # else it is what was decided just now
+            another = before and content != content_hash(event)
             outcome = outcome or self.safety.outcome_of(decision, height)
             answers.append(Answer(decision, height, outcome, repeated, another))
         self.known.let_go()
