@@ -16,7 +16,7 @@ from phalanx.service.keys import SigningKey
 from phalanx.service.ledger import Ledger
 from phalanx.service.model import Model
 from phalanx.service.policy import SafetyPolicy
-from phalanx.service.records import LiveDecision, LiveEvent
+from phalanx.service.records import LiveDecision, LiveEvent, content_hash
 from phalanx.service.safety import Safety
 from phalanx.types import Verdict
 
@@ -47,8 +47,7 @@ class HandDesk(Desk):
         self.errors: list[Exception] = []
         self.gate = threading.Event()
         self.gate.set()
-        self.snapshots, self.given_up = 0, 0
-        self.undecided: dict[str, LiveEvent] = {}
+        self.snapshots = 0
         self.safety = Safety(policy, Hands())
         self.known: dict[str, tuple[int, LiveDecision, LiveEvent]] = {}
         self.ledger: Any = SimpleNamespace(
@@ -69,7 +68,8 @@ class HandDesk(Desk):
     def _answer(self, of: LiveEvent) -> Answer:
         repeated = of.id in self.known
         height, decided, first = self.known.setdefault(of.id, (self.ledger.head.height, decision(of), of))
-        return Answer(decided, height, self.safety.consider(decided, of, height), repeated, of != first)
+        another = content_hash(of) != content_hash(first)
+        return Answer(decided, height, self.safety.consider(decided, of, height), repeated, another)
 
     def act(self, action: Callable[[Safety], Sequence[Command]]) -> None:
         action(self.safety)

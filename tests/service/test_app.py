@@ -301,6 +301,7 @@ def test_a_broken_ledger_answers_503_and_ends() -> None:
         assert (answer.status_code, code(answer)) == (503, "failed")
         health = here.ask("GET", "/healthz", None)
         assert health.status_code == 503 and health.json()["status"] == "failing"
+        assert health.json()["notes"] == ["failed"]
         assert here.ask("POST", "/v1/kill", "").status_code == 503
 
 

@@ -16,6 +16,7 @@ from phalanx.errors import DataError, UsageError
 from phalanx.service.commands import Command
 from phalanx.service.desk import Desk
 from phalanx.service.engine import EngineConfig
+from phalanx.service.guards import AllowRule
 from phalanx.service.ledger import LedgerFullError, read_entries
 from phalanx.service.policy import SafetyPolicy
 
@@ -97,18 +98,23 @@ def test_an_id_with_another_event_behind_it_restricts_nobody(place: Place) -> No
         {"kind": "EXECUTE"},
         {"parent": "q"},
         {"attributes": {"path": "/tmp/evil"}},
+        {"attributes": dict(FIRST.attributes)},
+        {"attributes": {**FIRST.attributes, "exit": -2}},
+        {"attributes": {**FIRST.attributes, "exit": -1.0}},
         {"host": "h2"},
         {"time_ns": 10**18 + 1},
     ],
     ids=str,
 )
 def test_an_id_names_an_event_with_all_its_content(place: Place, change: dict[str, Any]) -> None:
-    same, other = replace(FIRST, attributes=dict(FIRST.attributes)), replace(FIRST, **change)
+    same = replace(FIRST, attributes={"exit": -1, **FIRST.attributes})
+    other = replace(same, **change)
     with place.open() as desk:
-        answers = desk.decide([FIRST, other, same])
+        answers = desk.decide([same, other, same])
         assert [answer.another for answer in answers] == [False, True, False]
     with place.open() as desk:  # what is known after a restart
-        answers = desk.decide([other, same])
+        turned = replace(same, attributes={**FIRST.attributes, "exit": -1})
+        answers = desk.decide([other, turned])
         assert [answer.another for answer in answers] == [True, False]
 
 
@@ -126,6 +132,12 @@ def test_a_start_that_is_refused_leaves_the_ledger_as_it_was(place: Place) -> No
         with pytest.raises(DataError, match="hash"):
             open_desk(place.folder, MODEL, EngineConfig(), indexed=6, opening=opening)
         assert file.read_bytes() == spoilt
+    file.write_bytes(text)
+    too_long = AllowRule("ours", place.clock.wall + 400 * DAY_S * 10**9, host="db-1")
+    policy = SafetyPolicy(enforce=True, allow=(too_long,))
+    with pytest.raises(UsageError, match="366 days"):
+        open_desk(place.folder, MODEL, EngineConfig(), indexed=6, opening=opening, policy=policy)
+    assert file.read_bytes() == text
 
 
 def test_what_led_to_nothing_leads_to_nothing_when_it_comes_again(place: Place) -> None:

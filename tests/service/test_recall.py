@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,9 @@ def test_those_that_are_found_are_answered_as_they_were(store: Store) -> None:
         12: Answer(DECISIONS[2], 4, RESTRICTED, repeated=True),
     }
     assert asyncio.run(recall.answers({})) == {}
+    other = replace(EVENTS[1], kind="EXECUTE")
+    found = asyncio.run(recall.answers({0: EVENTS[2], 1: other}))
+    assert [found[key].another for key in (0, 1)] == [False, True]
 
 
 def test_of_several_decisions_the_latest_counts(store: Store) -> None:

@@ -5,7 +5,6 @@ queries all follow from it, and are brought up to it at every start (a snapshot 
 """
 
 import contextlib
-import itertools
 import logging
 import time
 from collections import deque
@@ -34,7 +33,6 @@ __all__ = ["Answer", "Desk", "DeskConfig"]
 _LOG = logging.getLogger("phalanx")
 _STATE = "state"
 _HEAVY = 100_000
-_ON_THEIR_WAY = 1024  # events, at most
 _AT_ONCE = 64  # entries of a network that are taken before anything else gets its turn
 
 
@@ -65,23 +63,19 @@ class DeskConfig:
         engine: bounds of the memory.
         snapshot_every: events between snapshots: what a restart has to decide again, at most about that many.
         remembered: of the latest events, whose decisions are in memory, at least; ``Recall`` finds older ones.
-        undecided: events answered without a quorum that wait for the network's decision, at most; beyond that the
-            eldest stay what they are, alerts.
     """
 
     engine: EngineConfig = EngineConfig()
     snapshot_every: int = 50_000
     remembered: int = 50_000
-    undecided: int = 32_768
 
 
 class Desk:
     """Decides events and keeps the ledger. For one thread at a time.
 
     Where a network of nodes decides, verdicts and votes are the network's; the committee here follows them and says the
-    rest: scores, robustness, evidence. What the network does not answer in time is an alert without a quorum. It waits,
-    over a restart too, until there is a quorum again; the network's decision takes the alert's place. What comes
-    meanwhile goes after what waits.
+    rest: scores, robustness, evidence. What the network does not answer in time is an alert without a quorum, and the
+    network's decision, should it come, takes its place. Who sends such an event again has it submitted again.
 
     Args:
         folder: of the snapshot.
@@ -102,8 +96,6 @@ class Desk:
 
     Attributes:
         known: decisions on the latest events; none is let go of while ``decide`` answers.
-        undecided: events that were answered without a quorum and wait for the network's decision, by id.
-        given_up: events that waited so and were too many.
 
     Raises:
         RunError: the ledger holds decisions that this model does not come to again.
@@ -132,15 +124,13 @@ class Desk:
         self._folder, self._ledger_folder = folder, ledger_folder
         self._model, self._send, self._index = model, send, index
         self.known = Known(config.remembered)
-        self.undecided: dict[str, LiveEvent] = {}
-        self.given_up = 0
         self._due: deque[tuple[int, LiveEvent, LiveDecision]] = deque()  # written down, not considered yet
         self._since_snapshot = 0
         self._network, self._network_height, self._accused = network, 0, 0
         self.engine: Engine
         bodies = self._catch_up(indexed)
-        ledger.append_many(opening)
         self.safety = Safety.replay((body for _, body in bodies), policy, clock, journal=self._journal)
+        ledger.append_many(opening)
         # at once: whoever takes some of them counts all as taken
         self._send([command for height, body in bodies if height > sent for command in commands_of(body)])
         self._send(self.safety.tick())
@@ -168,21 +158,29 @@ class Desk:
         fresh = {event.id: event for event in reversed(events) if event.id not in self.known}
         new = [event for event in events if fresh.pop(event.id, None) is not None]
         outcomes: dict[str, Outcome] = {}
-        if new:
-            outcomes = (
-                self._decided_here(new) if self._network is None else self._decided_there(self._network, new)
-            )
+        if self._network is not None:
+            again = self._alerted(events)
+            if new or again:
+                outcomes = self._decided_there(self._network, new, again)
+        elif new:
+            outcomes = self._decided_here(new)
         answers = []
         for event in events:
             height, decision, content = self.known[event.id]
             outcome = outcomes.pop(event.id, None)
-            repeated = outcome is None  # whatever it says now, it is not judged: it may be another's event
-            before = repeated or self._network is not None  # else it is what was decided just now
-            another = before and content != content_hash(event)
+            # else it is what was decided just now
+            another = (outcome is None or self._network is not None) and content != content_hash(event)
+            repeated = outcome is None or another  # whatever it says now, it is not judged
             outcome = outcome or self.safety.outcome_of(decision, height)
             answers.append(Answer(decision, height, outcome, repeated, another))
         self.known.let_go()
         return answers
+
+    def _alerted(self, events: Sequence[LiveEvent]) -> list[LiveEvent]:
+        """Those that were answered without a quorum, and that somebody asks about again."""
+        asked = [event for event in events if (known := self.known.get(event.id)) and not known[1].quorum]
+        same = {event.id: event for event in asked if self.known[event.id][2] == content_hash(event)}
+        return list(same.values())
 
     def tick(self) -> None:
         """What is to be done now and then: ends what is over, takes what a network decided meanwhile."""
@@ -197,8 +195,6 @@ class Desk:
         for _ in range(_AT_ONCE):
             if self._take_next(network, 0.0) is None:
                 break
-        if self.undecided:
-            self._submitted(network)
         for body in network.evidence()[self._accused :]:
             self._accused += 1
             try:
@@ -216,16 +212,21 @@ class Desk:
                 self._catch_up(None)  # what was decided and not written down never was
             raise
 
-    def _decided_there(self, network: Remote, events: Sequence[LiveEvent]) -> dict[str, Outcome]:
+    def _decided_there(
+        self, network: Remote, events: Sequence[LiveEvent], again: Sequence[LiveEvent]
+    ) -> dict[str, Outcome]:
         """The network's decisions; without a quorum, an alert on each event.
 
-        What waited before goes first: members judge by the time between events.
+        Args:
+            network: who decides.
+            events: new ones.
+            again: those that have been alerts without a quorum so far.
         """
         outcomes: dict[str, Outcome] = {}
-        missing = {event.id: event for event in events}
-        self.undecided |= missing
-        deadline, late, heard = time.monotonic() + (0.0 if network.out else network.patience_s), 0, False
-        while not missing.keys().isdisjoint(self._submitted(network)) and late < _AT_ONCE:
+        missing = {event.id: event for event in (*again, *events)}
+        refused = network.ask(list(missing.values()))
+        deadline, late = time.monotonic() + (0.0 if network.out else network.patience_s), 0
+        while len(missing) > len(refused) and late < _AT_ONCE:
             left_s = deadline - time.monotonic()
             late += left_s <= 0.0
             taken = self._take_next(network, left_s)
@@ -233,33 +234,15 @@ class Desk:
                 break
             ids, led_to = taken
             outcomes |= led_to
-            heard = True
             for name in ids:
                 missing.pop(name, None)
-        if not heard and not missing.keys().isdisjoint(self.undecided):
+        if len(missing) > len(refused):
             network.lost()
-        if missing:
-            left = list(missing.values())
+        left = [event for event in events if event.id in missing]
+        if left:
             alerts = [without_quorum(event, network.n, network.f) for event in left]
             outcomes |= self._written(left, alerts, network.f)
-            self._give_up_some()
         return outcomes
-
-    def _submitted(self, network: Remote) -> dict[str, LiveEvent]:
-        """All that waits, once the eldest of it is on its way; what cannot be submitted waits no more."""
-        for name in network.ask(list(itertools.islice(self.undecided.values(), _ON_THEIR_WAY))):
-            del self.undecided[name]
-        return self.undecided
-
-    def _give_up_some(self) -> None:
-        over = len(self.undecided) - self.config.undecided
-        if over <= 0:
-            return
-        if not self.given_up:
-            _LOG.error("more than %d events wait for a quorum: the eldest stay alerts", self.config.undecided)
-        self.given_up += over
-        for name in list(itertools.islice(self.undecided, over)):
-            del self.undecided[name]
 
     def _take_next(self, network: Remote, wait_s: float) -> tuple[list[str], dict[str, Outcome]] | None:
         """Takes the network's next entry; None where there is none in time.
@@ -287,8 +270,6 @@ class Desk:
             if network.next(0.0) is entry:  # nothing was written down
                 self.engine.back(before)
             raise
-        for event in events:
-            self.undecided.pop(event.id, None)
         return [event.id for event in events], outcomes
 
     def _written(
@@ -450,12 +431,8 @@ class Desk:
                 raise UsageError(
                     f"{self._ledger_folder}: decisions of one process; go on with `phalanx serve`"
                 )
-            self.undecided |= {event.id: event for event in events}
-            self._give_up_some()
             return False  # what only the gateway answered, the committee does not know of
         self._network_height = told["height"]
-        for event in events:
-            self.undecided.pop(event.id, None)
         if wanted:
             self.engine.decide(events, [int(decision.verdict) for decision in decisions])
         return wanted

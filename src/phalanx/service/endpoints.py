@@ -222,7 +222,6 @@ class Endpoints:
         notes += ["ledger-broken"] if status.broken else []
         notes += ["ledger-full"] if worker.full else []
         notes += ["failed"] if worker.failure and not status.broken else []
-        notes += ["undecided"] if status.undecided else []
         notes += ["stopping"] if worker.stopping and not worker.failure else []
         notes += self.backend.notes()
         return self._reply(Health("ok" if fine else "failing", status.mode, notes), 200 if fine else 503)

@@ -224,10 +224,6 @@ class Metrics:
         yield _gauge("index_lag", "Entries that the index for queries lacks", "", {"": source.index_lag()})
         if source.voting is not None:
             yield _gauge("members_voting", "Members of whom votes came lately", "", {"": source.voting()})
-            about = "Events answered without a quorum that wait for the network's decision"
-            yield _gauge("events_undecided", about, "", {"": status.undecided})
-            about = "Events that waited so and were too many"
-            yield _counter("events_given_up", about, "", {"": status.given_up}, [""])
 
 
 def _under(prefix: str, counts: Mapping[str, int]) -> dict[str, int]:

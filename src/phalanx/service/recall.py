@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from phalanx.service.aside import Aside
 from phalanx.service.desk import Answer
-from phalanx.service.records import LiveEvent
+from phalanx.service.records import LiveEvent, content_hash
 from phalanx.service.safety import CONSIDERED, Outcome
 from phalanx.service.safety_state import Effect
 from phalanx.service.seen import Seen
@@ -72,4 +72,5 @@ def _answer(found: Found, event: LiveEvent) -> Answer:
     else:
         effects = (Effect(found.effect or Effect.NONE), Effect(found.would or Effect.NONE))
         outcome = Outcome(*effects, found.reasons, found.restriction)
-    return Answer(found.decision, found.height, outcome, repeated=True, another=found.event != event)
+    another = content_hash(found.event) != content_hash(event)
+    return Answer(found.decision, found.height, outcome, repeated=True, another=another)

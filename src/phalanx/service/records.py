@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from phalanx.service.canonical import canonical
 from phalanx.verdicts import Verdict
 
 __all__ = ["LiveDecision", "LiveEvent", "Value", "content_hash"]
@@ -35,23 +36,16 @@ class LiveEvent:
 
 
 def content_hash(event: LiveEvent) -> int:
-    """Of all but its id; for comparisons within this process alone.
+    """Of all but its id; for comparisons within this process alone, as Python's hash of text has a key that no sender
+    knows (that of numbers has none: -1 and -2 have the same, and 1 and True).
 
     Example:
         >>> one, other = (LiveEvent("e", 5, "h", "p", "READ", attributes={"path": path}) for path in ("/a", "/b"))
         >>> content_hash(one) == content_hash(other)
         False
     """
-    return hash(
-        (
-            event.time_ns,
-            event.host,
-            event.subject,
-            event.kind,
-            event.parent,
-            frozenset(event.attributes.items()),
-        )
-    )
+    rest = [event.time_ns, event.host, event.subject, event.kind, event.parent, dict(event.attributes)]
+    return hash(canonical(rest))
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,6 @@ class Status:
         active, pending: restrictions in force, and waiting for approval.
         would: restrictions that would be in force, were the service enforcing.
         remembered, pinned: processes that have a place; of them those that keep it.
-        undecided: events that were answered without a quorum and wait for the network's decision.
-        given_up: events that waited so and were too many: they stay alerts.
         counters: of the engine.
         counts: of safety, how often each effect and each rule occurred.
         model: hash of the committee's parameters.
@@ -43,8 +41,6 @@ class Status:
     would: int = 0
     remembered: int = 0
     pinned: int = 0
-    undecided: int = 0
-    given_up: int = 0
     counters: Mapping[str, int] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
     model: str = ""
@@ -68,8 +64,6 @@ def status_of(desk: Desk) -> Status:
         would=len(state.shadow.all_open()),
         remembered=engine.remembered,
         pinned=engine.pinned,
-        undecided=len(desk.undecided),
-        given_up=desk.given_up,
         counters=dict(engine.counters),
         counts=dict(desk.safety.counts),
         model=engine.model.digest,
