@@ -66,6 +66,19 @@ def test_a_submission_on_its_way_is_one_however_often_it_is_made(street: Street)
     assert len(street.committee.nodes[0].entries) == 1
 
 
+def test_what_was_decided_is_not_submitted_for_ever_where_it_was_made_again(street: Street) -> None:
+    with client(street, retry_s=0.1) as gateway:
+        gateway.submit(events(0)).result(20)
+        again = gateway.submit(events(0))  # by somebody who has not heard of the decision yet
+        both = gateway.submit([*events(0), *events(1)])
+        gateway.settled({event.id for event in events(0)})
+        with pytest.raises(DataError, match="decided these events before"):
+            again.result(0)
+        assert len(both.result(20)) == 8
+        until(lambda: not gateway._waiting)
+    assert len(street.committee.nodes[0].entries) == 2
+
+
 def test_f_nodes_that_take_nothing_do_not_matter(street: Street) -> None:
     street.deaf = {2}
     with client(street, retry_s=60) as gateway:

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -145,6 +145,21 @@ class Client:
         for place in range(self._chain.f + 1):
             self._senders[(first + place) % len(self._senders)].send(raw)
         return waiting.answer
+
+    def settled(self, ids: Set[str]) -> None:
+        """Events were decided, and whoever follows has taken it in: what holds nothing else is not submitted any more.
+
+        Else what was made a second time just before that would be sent until the nodes have forgotten the first.
+        """
+        with self._lock:
+            over = [
+                name
+                for name, waiting in self._waiting.items()
+                if all(event.id in ids for event in waiting.events)
+            ]
+            left = [self._waiting.pop(name) for name in over]
+        for waiting in left:
+            waiting.answer.set_exception(DataError("the committee had decided these events before"))
 
     def _agreed(self, agreed: Agreed) -> None:
         for name, _ in agreed.submissions:

@@ -105,7 +105,10 @@ class Gateway:
     def done(self) -> None:
         """See ``Remote``."""
         if self._first is not None:
-            self._asked.difference_update(event["id"] for event in self._first.body["events"])
+            ids = {event["id"] for event in self._first.body["events"]}
+            self._asked -= ids
+            if self._client is not None:
+                self._client.settled(ids)
             self._first = None
 
     def lost(self) -> None:
