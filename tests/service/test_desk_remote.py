@@ -188,31 +188,21 @@ def test_without_a_quorum_everything_is_an_alert_and_the_decision_follows(tmp_pa
         assert desk.decide(ITEMS[40:41])[0].decision.quorum
 
 
-def test_what_was_answered_without_a_quorum_is_submitted_when_it_comes_again(tmp_path: Path) -> None:
+def test_what_was_answered_without_a_quorum_stays_an_alert_whoever_sends_it_again(tmp_path: Path) -> None:
     network = Network()
-    other = replace(ITEMS[9], kind="EXIT")
+    other = replace(ITEMS[0], kind="EXIT")
     with desk_over(tmp_path, network) as (desk, wire):
         wire.slow = True
         for item in ITEMS[:10]:
             desk.decide([item])
-        (answer,) = desk.decide(ITEMS[5:6])  # no second alert, and nothing more on its way
-        assert answer.repeated and not answer.decision.quorum and network.submitted == ITEMS[:1]
-    with desk_over(tmp_path, network) as (desk, wire):
-        wire.refuses = {ITEMS[7].id}
-        answers = desk.decide([*ITEMS[5:9], ITEMS[5], other, ITEMS[12]])
-        assert [answer.decision.quorum for answer in answers] == [True, True, False, True, True, False, True]
-        assert [answer.another for answer in answers] == [False] * 5 + [True, False]
-        assert [answer.repeated for answer in answers] == [False, False, True, False, True, True, False]
-        assert not wire.out
-        desk.decide(ITEMS[5:9])
-    assert [event for event, _, theirs in in_ledger(tmp_path) if theirs] == [
-        ITEMS[0],
-        ITEMS[5],
-        ITEMS[6],
-        ITEMS[8],
-        ITEMS[12],
-    ]
-    assert sum(not theirs for _, _, theirs in in_ledger(tmp_path)) == 10
+        wire.slow = False
+        # the first was on its way: its decision comes while something else is asked
+        answers = desk.decide([ITEMS[12], ITEMS[0], other, *ITEMS[5:9]])
+        assert [answer.decision.quorum for answer in answers] == [False, True, True] + [False] * 4
+        assert [answer.another for answer in answers] == [False, False, True] + [False] * 4
+        assert [answer.repeated for answer in answers] == [False, False] + [True] * 5
+        assert [answer.decision.quorum for answer in desk.decide([ITEMS[13], ITEMS[5]])] == [True, False]
+    assert [event for event, _, theirs in in_ledger(tmp_path) if theirs] == [ITEMS[0], ITEMS[13]]
 
 
 def test_what_cannot_be_submitted_is_an_alert_and_the_quorum_is_not_lost(tmp_path: Path) -> None:

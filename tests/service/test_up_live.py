@@ -170,5 +170,3 @@ def test_without_a_quorum_the_answer_is_an_alert_until_there_is_one(tmp_path: Pa
                 assert time.monotonic() < deadline
                 time.sleep(0.2)
             assert sum(vote is not None for vote in found["votes"]) >= 3
-        while not all(r["quorum"] for r in client.post("/v1/events", json=second).json()["results"]):
-            assert time.monotonic() < deadline  # the second was not on its way: it is sent again

@@ -75,7 +75,7 @@ class Desk:
 
     Where a network of nodes decides, verdicts and votes are the network's; the committee here follows them and says the
     rest: scores, robustness, evidence. What the network does not answer in time is an alert without a quorum, and the
-    network's decision, should it come, takes its place. Who sends such an event again has it submitted again.
+    network's decision, should it come, takes its place.
 
     Args:
         folder: of the snapshot.
@@ -158,12 +158,10 @@ class Desk:
         fresh = {event.id: event for event in reversed(events) if event.id not in self.known}
         new = [event for event in events if fresh.pop(event.id, None) is not None]
         outcomes: dict[str, Outcome] = {}
-        if self._network is not None:
-            again = self._alerted(events)
-            if new or again:
-                outcomes = self._decided_there(self._network, new, again)
-        elif new:
-            outcomes = self._decided_here(new)
+        if new:
+            outcomes = (
+                self._decided_here(new) if self._network is None else self._decided_there(self._network, new)
+            )
         answers = []
         for event in events:
             height, decision, content = self.known[event.id]
@@ -175,12 +173,6 @@ class Desk:
             answers.append(Answer(decision, height, outcome, repeated, another))
         self.known.let_go()
         return answers
-
-    def _alerted(self, events: Sequence[LiveEvent]) -> list[LiveEvent]:
-        """Those that were answered without a quorum, and that somebody asks about again."""
-        asked = [event for event in events if (known := self.known.get(event.id)) and not known[1].quorum]
-        same = {event.id: event for event in asked if self.known[event.id][2] == content_hash(event)}
-        return list(same.values())
 
     def tick(self) -> None:
         """What is to be done now and then: ends what is over, takes what a network decided meanwhile."""
@@ -212,19 +204,11 @@ class Desk:
                 self._catch_up(None)  # what was decided and not written down never was
             raise
 
-    def _decided_there(
-        self, network: Remote, events: Sequence[LiveEvent], again: Sequence[LiveEvent]
-    ) -> dict[str, Outcome]:
-        """The network's decisions; without a quorum, an alert on each event.
-
-        Args:
-            network: who decides.
-            events: new ones.
-            again: those that have been alerts without a quorum so far.
-        """
+    def _decided_there(self, network: Remote, events: Sequence[LiveEvent]) -> dict[str, Outcome]:
+        """The network's decisions; without a quorum, an alert on each event."""
         outcomes: dict[str, Outcome] = {}
-        missing = {event.id: event for event in (*again, *events)}
-        refused = network.ask(list(missing.values()))
+        missing = {event.id: event for event in events}
+        refused = network.ask(events)
         deadline, late = time.monotonic() + (0.0 if network.out else network.patience_s), 0
         while len(missing) > len(refused) and late < _AT_ONCE:
             left_s = deadline - time.monotonic()
@@ -238,8 +222,8 @@ class Desk:
                 missing.pop(name, None)
         if len(missing) > len(refused):
             network.lost()
-        left = [event for event in events if event.id in missing]
-        if left:
+        if missing:
+            left = list(missing.values())
             alerts = [without_quorum(event, network.n, network.f) for event in left]
             outcomes |= self._written(left, alerts, network.f)
         return outcomes
