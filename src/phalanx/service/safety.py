@@ -409,9 +409,8 @@ class Safety:
         told = self.state.pages.get((reason, host, self.shadow))
         if told is not None and now.steady_ns - told < self.policy.page_repeat_s * SECOND_NS:
             return []
-        shadow = (
-            {"shadow": True} if self.shadow else {}
-        )  # so that it keeps nobody from being called once it counts
+        # apart, so that a call that did not count keeps nobody from being called once it does
+        shadow = {"shadow": True} if self.shadow else {}
         return [{**about, "act": "page", "at": now.as_json(), "reason": reason, "host": host} | shadow]
 
     def _commit(self, bodies: Sequence[Body], *, frees: bool = False) -> None:
